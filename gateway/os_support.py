@@ -29,11 +29,6 @@ else:
 
 # Whether a file can be locked, so that a second gateway finds it in use, and flushed to the disk.
 HAS_FILE_LOCKS: Final = _IS_POSIX and hasattr(os, "fdatasync")
-# Whether blocks of a disk can be allocated beforehand and a byte of a file locked for an open file
-# description, as Linux can (posix_fallocate(3), fcntl(2)).
-CAN_RESERVE_DISK: Final = (
-    _IS_POSIX and hasattr(os, "posix_fallocate") and hasattr(fcntl, "F_OFD_SETLK")
-)
 HAS_UNIX_SOCKETS: Final = hasattr(socket, "AF_UNIX")
 # Whether several processes may listen on one port and each is given its part of the connections;
 # with the option of the same name other systems give all to one process.
@@ -52,8 +47,6 @@ _MAX_HOPS: Final = 255
 # block of memory is not part of the heap.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-# `struct flock` of fcntl(2): type, whence, start, length, process id.
-_FLOCK: Final = "hhqqi"
 # A value of SO_LINGER that makes close() send RST: on, with a timeout of 0.
 RESET_ON_CLOSE: Final = struct.pack("ii" if _IS_POSIX else "hh", 1, 0)
 
@@ -189,21 +182,6 @@ def lock_file(descriptor: int) -> None:
     Raises BlockingIOError where another process has locked it.
     """
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def lock_byte(descriptor: int, offset: int, *, exclusive: bool) -> bool:
-    """Lock one byte of a file for the open file description; needs `CAN_RESERVE_DISK`.
-
-    Return whether it is locked: False where another one has it and `exclusive` is set, else this
-    waits. The lock replaces an earlier one of this description.
-    """
-    kind = fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK
-    command = fcntl.F_OFD_SETLK if exclusive else fcntl.F_OFD_SETLKW
-    try:
-        fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, os.SEEK_SET, offset, 1, 0))
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
 
 
 def set_address_reuse(listening: socket.socket) -> None:

@@ -133,12 +133,10 @@ class Decision:
             in_doubt=entry.in_doubt and self.state is EntryState.UNCLEAR,
         )
 
-    def without_long_body(self, max_bytes: int | None) -> Decision:
-        """Return the decision without the response's body if that is longer; None: no limit."""
+    def without_body(self) -> Decision:
+        """Return the decision without the response's body."""
         response = self.response
-        if response is None or max_bytes is None or len(response.body) <= max_bytes:
-            return self
-        return replace(self, response=replace(response, body=b""))
+        return self if response is None else replace(self, response=replace(response, body=b""))
 
     def event(self) -> OutboxEvent:
         """Return the step of the entry that the decision is."""

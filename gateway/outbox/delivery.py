@@ -25,7 +25,6 @@ from gateway.outbox.delivery_pacing import (
 )
 from gateway.outbox.entry import EntryContent, OutboxEvent, OutboxStep
 from gateway.outbox.store.store_types import (
-    SHORT_BODY,
     Lease,
     OutboxDiskFullError,
     OutboxUnavailableError,
@@ -105,9 +104,6 @@ class OutboxMaintenance:
 _MAX_ACTIVE_BYTES: Final = 64 * 1024 * 1024
 # Seconds between two maintenance steps, so that deliveries continue meanwhile.
 _PURGE_PAUSE: Final = 0.05
-# Seconds for which a disk that was found full is taken to be so. Meanwhile bodies of responses are
-# not kept, first the longer ones: that the write was delivered is what counts.
-_DISK_FULL_SECONDS: Final = 60.0
 # Bytes of the random name under which entries are leased.
 _OWNER_BYTES: Final = 8
 # Seconds in which decisions can be recorded after the active attempts were stopped.
@@ -166,8 +162,6 @@ class DeliveryLoop:
         self._finished.set()
         self._is_store_unavailable = False
         self._batch_size = MAX_PARALLEL
-        self._max_body: int | None = None
-        self._disk_full_until = 0.0
         self._callers_active_until = -math.inf
         self._hasten_at = self._next_probe_at = 0.0
         self._probe_task: asyncio.Task[None] | None = None
@@ -311,14 +305,14 @@ class DeliveryLoop:
         ):
             return
         started_at = self._timing.clock()
-        if started_at >= self._disk_full_until:
-            self._max_body = None
-        decisions = self._attempts.take_decisions(self._batch_size, self._max_body)
+        # Of what is delivered from a full disk, the bodies of the responses are not kept.
+        with_bodies = not self._store.is_disk_full
+        decisions = self._attempts.take_decisions(self._batch_size, with_bodies=with_bodies)
         try:
             recorded, claimed = await self._store_step(decisions, self._batch_size)
-        except BaseException as error:
+        except BaseException:
             self._attempts.requeue_decisions(decisions)
-            self._on_step_failed(is_disk_full=isinstance(error, OutboxDiskFullError))
+            self._batch_size = 1
             raise
         self._batch_size = min(2 * self._batch_size, MAX_PARALLEL)
         self._attempts.decisions_recorded(decisions, recorded)
@@ -335,15 +329,6 @@ class DeliveryLoop:
             await asyncio.sleep(0)
         if self._attempts.has_unrecorded_decisions:
             self.wake()
-
-    def _on_step_failed(self, *, is_disk_full: bool) -> None:
-        """Note that a step of the store failed. On a full disk a smaller one may still succeed."""
-        if is_disk_full:
-            self._disk_full_until = self._timing.clock() + _DISK_FULL_SECONDS
-            if self._max_body != 0:
-                self.wake()
-            self._max_body = SHORT_BODY if self._max_body is None else 0
-        self._batch_size = 1
 
     async def _store_step(
         self, decisions: Sequence[Decision], batch_size: int

@@ -124,11 +124,10 @@ class ActiveAttempts:
         """Return a claimed entry without an attempt; it is due again after `delay` seconds."""
         self._decisions.append(Decision(entry, EntryState.WAITING, cause=entry.cause, delay=delay))
 
-    def take_decisions(self, max_decisions: int, max_body: int | None = None) -> list[Decision]:
+    def take_decisions(self, max_decisions: int, *, with_bodies: bool = True) -> list[Decision]:
         """Remove and return up to `max_decisions` decisions to record.
 
-        They have at most 1 MiB in all, or there is one. Bodies of responses that have more than
-        `max_body` bytes are left out.
+        They have at most 1 MiB in all, or there is one.
         """
         decisions: list[Decision] = []
         remaining_bytes = _MAX_BATCH_BYTES
@@ -137,7 +136,7 @@ class ActiveAttempts:
             if remaining_bytes < 0 and decisions:
                 break
             decision = self._with_current_delay(self._decisions.popleft())
-            decisions.append(decision.without_long_body(max_body))
+            decisions.append(decision if with_bodies else decision.without_body())
         return decisions
 
     def _with_current_delay(self, decision: Decision) -> Decision:

@@ -59,7 +59,7 @@ SYSTEM = "urn:test:history"
 _KEY = "B" * 43
 _ALL = 1_000_000
 _PATIENCE = 300.0
-_VOLUME = "8m"
+_VOLUME = "20m"
 _HOUR = 3600.0
 _OFFSET = struct.Struct("=d")
 # Program of a gateway whose clock is set through a file that it maps.

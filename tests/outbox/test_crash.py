@@ -93,8 +93,7 @@ async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, Out
     log = place.path.with_name(place.path.name + "-wal")
     kept = []
     async with opened(place) as store:
-        # The first write makes free pages. The log is then written from its beginning, and to its
-        # checkpoint there is room for the others.
+        # The log has room for all until its checkpoint.
         await store.enqueue(draft("first", "P/a"))
 
         async def acknowledge(number: int) -> None:

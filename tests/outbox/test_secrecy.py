@@ -96,8 +96,7 @@ async def test_files_are_private(sqlite_place: SqlitePlace) -> None:
     async with opened(sqlite_place) as store:
         await store.enqueue(draft("a"))
         files = sqlite_place.files()
-        # Two of them by a second name.
-        assert len(files) == 5
+        assert len(files) == 4
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 

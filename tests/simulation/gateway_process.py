@@ -1,8 +1,8 @@
 """The gateway as a process of the simulated world: started, reloaded, stopped, killed.
 
 It is the real `Gateway` with all that it opens. What reaches round the event loop is replaced here:
-the acceptor and the listening sockets, the thread of the audit, the reserve of disk space. What
-runs in an executor runs in threads of the loop.
+the acceptor and the listening sockets, the thread of the audit. What runs in an executor runs in
+threads of the loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from gateway import os_support
 from gateway.app import application, listening_sockets
 from gateway.audit import audit_writer
 from gateway.config.loader import load_settings
@@ -34,8 +33,9 @@ from tests.simulation.simulated_threads import Condition, SimulatedThread, sleep
 
 _PORT = 8080
 _KEY = "c2ltdWxhdGlvbnNpbXVsYXRpb25zaW11bGF0aW9uMTI"
-# Bytes: so small that the log of a short run reaches the length at which it is checkpointed.
-_RESERVE_BYTES = 256 * 1024
+_RESERVE_BYTES = 4096
+# So small that the log of a short run reaches the length at which it is checkpointed.
+_CHECKPOINT = "PRAGMA wal_autocheckpoint = 16"
 # A rotation every few dozen records.
 _ROTATE_BYTES = 16 * 1024
 
@@ -96,9 +96,8 @@ def install() -> None:
         monotonic=time.monotonic, time=time.time, sleep=sleep
     )
     audit_writer.GilYielder.yield_if_due = lambda self, since: None  # type: ignore[method-assign]
-    os_support.CAN_RESERVE_DISK = False  # type: ignore[misc]
-    disk_reserve._MAX_BYTES = _RESERVE_BYTES  # type: ignore[misc]
-    sqlite_database._GROWTH_PAGES = 4  # type: ignore[misc]
+    disk_reserve._BYTES = _RESERVE_BYTES  # type: ignore[misc]
+    sqlite_database._PRAGMAS = (*sqlite_database._PRAGMAS, _CHECKPOINT)  # type: ignore[misc]
     # Processes that are killed leave sessions that nobody closes, and tasks that never began.
     warnings.simplefilter("ignore", ResourceWarning)
     sys.unraisablehook = lambda error: None

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gateway.i18n import Message
-from gateway.outbox.store.store_types import OutboxUnavailableError
+from gateway.outbox.store.store_types import OutboxDiskFullError, OutboxUnavailableError
 
 BUSY_TIMEOUT: Final = 5.0
 MAX_CONNECTIONS: Final = 4
@@ -21,6 +21,9 @@ MAX_CONNECTIONS: Final = 4
 # database: the ASCII codes of "dhp-outb".
 _ADVISORY_LOCK: Final = 0x6468702D6F757462
 _LOCK_INSERTS: Final = sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK))
+DISK_FULL: Final = Message("the disk is full")
+# SQLite's error names when there is no space for a page, for the WAL or for its index.
+_DISK_FULL_CODES: Final = frozenset(("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"))
 _SERVER_TIME: Final = sa.select(sa.extract("epoch", sa.func.clock_timestamp()))
 
 
@@ -63,6 +66,10 @@ class Database(Protocol):
     def is_exclusive(self) -> bool:
         """Whether other gateways are kept away from the database."""
 
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the disk has no space but for what deliveries need."""
+
     async def read(
         self,
         work: Callable[[sa.Connection, *_Ts], _T],
@@ -74,21 +81,19 @@ class Database(Protocol):
         self,
         work: Callable[[sa.Connection, *_Ts], _T],
         *args: *_Ts,
-        leaves: float = 0.0,
     ) -> _T:
         """Return what `work` returns in a transaction of its own, which is on disk then.
 
-        It must leave a part of the disk space that is reserved, from 0 to 1. Raises
-        `OutboxDiskFullError`.
+        On a full disk it is called a second time, and `OutboxDiskFullError` is raised at last.
         """
 
     def write_transaction(
-        self, *, adds: bool = False
+        self, *, adds: int = 0
     ) -> contextlib.AbstractAsyncContextManager[Transaction]:
         """Open a transaction, which is on disk once its context exits without an exception.
 
-        One that `adds` must leave the disk space that is reserved for all others, and raises
-        `OutboxFullError`. Others raise `OutboxDiskFullError`.
+        On a full disk one that `adds` so many bytes raises `OutboxFullError`, others
+        `OutboxDiskFullError`.
         """
 
     def now(self, connection: sa.Connection) -> float:
@@ -111,6 +116,7 @@ class PostgresDatabase:
     """A database that replicas share (`Database`). `address` and `tls` are arguments of asyncpg."""
 
     is_exclusive: Final = False
+    is_disk_full: Final = False
 
     def __init__(self, address: dict[str, Any], tls: ssl.SSLContext | str | None) -> None:
         timeouts = {"timeout": BUSY_TIMEOUT, "command_timeout": 6 * BUSY_TIMEOUT}
@@ -134,7 +140,7 @@ class PostgresDatabase:
         )
 
     @contextlib.asynccontextmanager
-    async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[Transaction]:
+    async def write_transaction(self, *, adds: int = 0) -> AsyncIterator[Transaction]:
         with translate_errors():
             async with self._engine.begin() as connection:
                 yield Transaction(connection.run_sync)
@@ -143,7 +149,6 @@ class PostgresDatabase:
         self,
         work: Callable[[sa.Connection, *_Ts], _T],
         *args: *_Ts,
-        leaves: float = 0.0,
     ) -> _T:
         async with self.write_transaction() as transaction:
             return await transaction.run(work, *args)
@@ -181,7 +186,10 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError) as error:
-        raise OutboxUnavailableError(_error_code(error)) from None
+        code = _error_code(error)
+        if code in _DISK_FULL_CODES:
+            raise OutboxDiskFullError(DISK_FULL) from None
+        raise OutboxUnavailableError(code) from None
     except Exception as error:
         # Exceptions that asyncpg raises while connecting. asyncpg may not be installed, so that its
         # classes cannot be named here.

@@ -54,7 +54,6 @@ from gateway.outbox.store.sealed_contents import (
     unpack_response,
 )
 from gateway.outbox.store.store_types import (
-    SHORT_BODY,
     EntryGroup,
     Lease,
     NotRecordedError,
@@ -99,8 +98,6 @@ _ID_BYTES: Final = 16
 _RECOVERY_BATCH: Final = 100
 _PURGE_BATCH: Final = 200
 _RETRY_BATCH: Final = 500
-_LEFT_BY_LONG_BODIES: Final = 0.5
-_LEFT_BY_BODIES: Final = 0.25
 # Bytes of the writes stored in one transaction, so that none takes long.
 _MAX_GROUP_BYTES: Final = 1024 * 1024
 # Ordering keys looked up in one query. SQLite allows 32,766 parameters.
@@ -155,6 +152,11 @@ class OutboxStore:
     def is_exclusive(self) -> bool:
         """Whether other gateways are kept away from the database."""
         return self._database.is_exclusive
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the disk has no space but for what deliveries need."""
+        return self._database.is_disk_full
 
     def notify(self, *events: OutboxEvent) -> None:
         """Tell the observers what happened to entries."""
@@ -300,7 +302,8 @@ class OutboxStore:
                     arrival.stored.set_exception(error)
 
     async def _store_together(self, group: Sequence[transitions.Arrival]) -> None:
-        async with self._database.write_transaction(adds=True) as transaction:
+        size = sum(arrival.size for arrival in group)
+        async with self._database.write_transaction(adds=size) as transaction:
             entries, refusals = await transaction.run(self._insert_arrivals, group)
             for arrival, refusal in refusals.items():
                 arrival.stored.set_exception(refusal)
@@ -398,9 +401,7 @@ class OutboxStore:
             claimed = transitions.claim_entries(connection, ready, size, owner, now + lease)
             return recorded, claimed, now, True
 
-        recorded, claimed, now, has_claimed = await self._database.write(
-            record_and_claim, leaves=_part_to_leave(decisions)
-        )
+        recorded, claimed, now, has_claimed = await self._database.write(record_and_claim)
         self._note_moment(now, has_claimed=has_claimed)
         return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
 
@@ -683,16 +684,6 @@ class _SealedEntry:
 
 def _count_leased(connection: sa.Connection, now: float) -> int:
     return int(connection.execute(queries.count_leased(now)).scalar_one())
-
-
-def _part_to_leave(decisions: Sequence[Decision]) -> float:
-    """Return the part of the reserved disk space that must be left when these are recorded.
-
-    Bodies of responses must leave what is needed to record that writes were delivered.
-    """
-    bodies = (len(each.response.body) for each in decisions if each.response is not None)
-    longest = max(bodies, default=0)
-    return _LEFT_BY_LONG_BODIES if longest > SHORT_BODY else _LEFT_BY_BODIES if longest else 0.0
 
 
 def _depth(connection: sa.Connection) -> QueueDepth:

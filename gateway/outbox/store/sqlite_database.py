@@ -1,17 +1,13 @@
-"""The outbox in a SQLite file: its lock against a second gateway, transactions, disk space.
-
-Transactions that add entries leave the disk space that all others need (`disk_reserve`).
-"""
+"""The outbox in a SQLite file: its lock against a second gateway, transactions, disk space."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple
@@ -22,32 +18,28 @@ from gateway import os_support
 from gateway.i18n import Message, system_error
 from gateway.outbox.store.database import (
     BUSY_TIMEOUT,
+    DISK_FULL,
     MAX_CONNECTIONS,
     Transaction,
     translate_errors,
 )
-from gateway.outbox.store.disk_reserve import PAGE, DiskFullError, DiskReserve
+from gateway.outbox.store.disk_reserve import DiskReserve
 from gateway.outbox.store.store_types import (
     OutboxDiskFullError,
     OutboxFullError,
     OutboxInUseError,
     OutboxUnavailableError,
 )
-from gateway.telemetry.logs import get_logger
-
-_log = get_logger(__name__)
 
 _PRIVATE: Final = 0o600
-# Pages by which the free ones are increased at a time.
-_GROWTH_PAGES: Final = 256
-# Free pages that the next writes will use. Released, they would have to be made again for each.
-_SPARE_PAGES: Final = 2 * _GROWTH_PAGES
+# Free pages that the next writes will use.
+_SPARE_PAGES: Final = 512
 _INCREMENTAL: Final = 2
 # Pages that are released to the disk in one step.
 _SHRINK_PAGES: Final = 256
 
 
-def _shrink(path: Path, reserve: DiskReserve) -> bool:
+def _shrink(path: Path) -> bool:
     """Release some pages that are not kept free. Return whether any were released."""
     name = f"{path.absolute().as_uri()}?mode=rw"
     try:
@@ -55,14 +47,13 @@ def _shrink(path: Path, reserve: DiskReserve) -> bool:
             sqlite3.connect(name, timeout=BUSY_TIMEOUT, isolation_level=None, uri=True)
         ) as connection:
             free = _count_free_pages(connection)
-            kept = reserve.free_pages + _SPARE_PAGES
-            if free <= kept:
+            if free <= _SPARE_PAGES:
                 return False
             # `executescript` steps the statement to its end; `execute` would release one page only.
-            step = min(_SHRINK_PAGES, reserve.checkpoint_frames, free - kept)
+            step = min(_SHRINK_PAGES, free - _SPARE_PAGES)
             connection.executescript(f"PRAGMA incremental_vacuum({step})")
             left = _count_free_pages(connection)
-            if left <= kept:
+            if left <= _SPARE_PAGES:
                 # The file itself shrinks only at a checkpoint of the WAL.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             return left < free
@@ -76,11 +67,8 @@ def _count_free_pages(connection: sqlite3.Connection) -> int:
 
 
 _RETRY_INTERVAL: Final = 0.02
-_DISK_FULL: Final = Message("the disk is full")
 # The mask of the primary result code in an extended result code of SQLite.
 _PRIMARY: Final = 0xFF
-# SQLite's error names when there is no space for a page, for the WAL or for its index.
-_DISK_FULL_CODES: Final = frozenset(("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"))
 _PRAGMAS: Final = (
     # In WAL mode FULL syncs the WAL at every commit, so that the commit survives a power failure.
     "PRAGMA synchronous = FULL",
@@ -88,13 +76,9 @@ _PRAGMAS: Final = (
     "PRAGMA secure_delete = ON",
     # The undo log of a statement would need the disk of temporary files.
     "PRAGMA temp_store = MEMORY",
+    # The WAL is cut to this length, not below. It is checkpointed at half of it, by default.
+    "PRAGMA journal_size_limit = 8388608",
 )
-# The free pages are made as a content of this entry, which is deleted at once.
-_MAKE_PAGES: Final = "INSERT INTO outbox_pieces VALUES (-1, 'room', 0, zeroblob(?))"
-_FREE_PAGES: Final = "DELETE FROM outbox_pieces WHERE entry = -1"
-_COUNT_PAGES: Final = """
-    SELECT freelist_count, page_count FROM pragma_freelist_count(), pragma_page_count()
-"""
 
 
 _Ts = TypeVarTuple("_Ts")
@@ -128,7 +112,6 @@ class SqliteDatabase:
         self._busy_timeout = BUSY_TIMEOUT
         self._path = path
         self._reserve = DiskReserve(path)
-        self._is_reserved = self._is_warned = False
         self._excludes_others = exclusive and os_support.HAS_FILE_LOCKS
         self._lock_fd = -1
         self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "outbox")
@@ -145,6 +128,10 @@ class SqliteDatabase:
     @property
     def is_exclusive(self) -> bool:
         return self._lock_fd >= 0
+
+    @property
+    def is_disk_full(self) -> bool:
+        return not self._reserve.exists()
 
     async def read(
         self,
@@ -163,35 +150,52 @@ class SqliteDatabase:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, work, *args)
 
-    async def write(
-        self,
-        work: Callable[[sa.Connection, *_Ts], _T],
-        *args: *_Ts,
-        leaves: float = 0.0,
-    ) -> _T:
-        def write() -> _T:
-            connection = self._begin_writing()
-            with contextlib.closing(connection):
-                result = work(connection, *args)
-                self._commit(connection, leaves)
-                return result
-
-        with _full_disk_errors(adds=False), translate_errors():
+    async def write(self, work: Callable[[sa.Connection, *_Ts], _T], *args: *_Ts) -> _T:
+        with translate_errors():
             self._require_file()
             async with self._acquire_write_lock():
-                return await self._in_thread(write)
+                return await self._in_thread(
+                    self._write_with_reserve, lambda connection: work(connection, *args)
+                )
+
+    def _write_with_reserve(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """Return what a transaction returns; if the disk is full, in the space of the reserve."""
+        self._reserve.make()
+        try:
+            return self._write(work)
+        except OutboxDiskFullError:
+            if not self._reserve.give_up():
+                raise
+            return self._write(work)
+
+    def _write(self, work: Callable[[sa.Connection], _T]) -> _T:
+        with translate_errors(), contextlib.closing(self._begin_writing()) as connection:
+            result = work(connection)
+            connection.commit()
+            return result
 
     @contextlib.asynccontextmanager
-    async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[Transaction]:
-        with _full_disk_errors(adds=adds), translate_errors():
+    async def write_transaction(self, *, adds: int = 0) -> AsyncIterator[Transaction]:
+        try:
+            async with self._open_transaction(adds) as transaction:
+                yield transaction
+        except OutboxDiskFullError:
+            if adds:
+                raise OutboxFullError(DISK_FULL) from None
+            await self._in_thread(self._reserve.give_up)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _open_transaction(self, adds: int) -> AsyncIterator[Transaction]:
+        with translate_errors():
             self._require_file()
-            if adds and (not self._is_reserved or self._reserve.is_disk_full()):
-                raise DiskFullError
             # It begins with its first step, in the same visit to the thread.
             begun: list[sa.Connection] = []
 
             def run(work: Callable[..., Any], args: tuple[object, ...]) -> Any:
                 if not begun:
+                    if not self._reserve.admits(adds) and adds:
+                        raise OutboxDiskFullError(DISK_FULL)
                     begun.append(self._begin_writing())
                 return work(begun[0], *args)
 
@@ -202,11 +206,10 @@ class SqliteDatabase:
                 try:
                     yield Transaction(run_in_thread)
                     for connection in begun:
-                        await self._in_thread(self._commit, connection, 1.0 if adds else 0.0)
-                except BaseException:
+                        await self._in_thread(connection.commit)
+                finally:
                     for connection in begun:
                         await self._in_thread(connection.close)
-                    raise
 
     def _begin_writing(self) -> sa.Connection:
         connection = self._engine.connect()
@@ -217,49 +220,11 @@ class SqliteDatabase:
             raise
         return connection
 
-    def _commit(self, connection: sa.Connection, part: float) -> None:
-        """Leave that part of the reserved pages free, commit, and close the connection."""
-        pages = self._leave_free_pages(connection, part) if part else 0
-        connection.commit()
-        connection.close()
-        # A checkpoint by a command may have cut off the blocks before the commit.
-        with contextlib.suppress(DiskFullError):
-            self._reserve.allocate_database(pages)
-
-    def _leave_free_pages(self, connection: sa.Connection, part: float) -> int:
-        """Leave that part of the reserved pages free, and none without its blocks.
-
-        Return the number of all pages. Raises `DiskFullError`.
-        """
-        counts = connection.exec_driver_sql(_COUNT_PAGES).one()
-        pages = int(self._reserve.free_pages * part)
-        if counts.freelist_count < pages:
-            # The free pages are used first: only what exceeds them is added to the file.
-            connection.exec_driver_sql(_MAKE_PAGES, ((pages + _GROWTH_PAGES) * PAGE,))
-            connection.exec_driver_sql(_FREE_PAGES)
-            counts = connection.exec_driver_sql(_COUNT_PAGES).one()
-        self._reserve.allocate_database(counts.page_count)
-        return int(counts.page_count)
-
     def _require_file(self) -> None:
-        """Make the file if it is missing, exclude other gateways, and reserve disk space."""
+        """Make the file if it is missing, and exclude other gateways."""
         _make_private(self._path)
         if self._excludes_others and not self.is_exclusive:
             self._lock_fd = _locked(self._path.with_name(f"{self._path.name}-lock"))
-        try:
-            self._reserve.hold()
-        except DiskFullError:
-            self._is_reserved = False
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self._is_reserved = False
-                return
-            # A file system without hard links, for example.
-            if not self._is_warned:
-                _log.warning("no disk space can be reserved for deliveries: %s", error.strerror)
-            self._is_reserved = self._is_warned = True
-        else:
-            self._is_reserved = True
 
     def _prepare(self, connection: Any, record: object) -> None:
         # `_begin` starts transactions, not the implicit BEGIN of the driver.
@@ -268,9 +233,6 @@ class SqliteDatabase:
         _retry_races(lambda: _enable_wal(cursor), self._monotonic)
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
-        cursor.execute(f"PRAGMA wal_autocheckpoint = {self._reserve.checkpoint_frames}")
-        # The WAL is cut to this length, not below.
-        cursor.execute(f"PRAGMA journal_size_limit = {self._reserve.log_bytes}")
         cursor.close()
 
     @contextlib.asynccontextmanager
@@ -309,28 +271,15 @@ class SqliteDatabase:
         """Release some pages in a separate transaction. Return whether any were released."""
         with translate_errors():
             async with self._acquire_write_lock():
-                return await self._in_thread(_shrink, self._path, self._reserve)
+                return await self._in_thread(_shrink, self._path)
 
     async def close(self) -> None:
         self._empty_check.close()
         await self._in_thread(self._engine.dispose)
         self._threads.shutdown()
-        self._reserve.close()
         if self.is_exclusive:
             os.close(self._lock_fd)
             self._lock_fd = -1
-
-
-@contextlib.contextmanager
-def _full_disk_errors(*, adds: bool) -> Iterator[None]:
-    """Raise `OutboxFullError` where a transaction that `adds` finds no space, else another one."""
-    try:
-        yield
-    except (DiskFullError, OutboxUnavailableError) as error:
-        if isinstance(error, OutboxUnavailableError) and str(error) not in _DISK_FULL_CODES:
-            raise
-        kind = OutboxFullError if adds else OutboxDiskFullError
-        raise kind(_DISK_FULL) from None
 
 
 def _make_private(path: Path) -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 from gateway.i18n import Message
 from gateway.outbox.entry import STATE_NAMES, EntryState
-
-# Bytes. Most OperationOutcomes are shorter.
-SHORT_BODY: Final = 4096
 
 
 class OutboxError(Exception):

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import ALL_KEYS, OutboxEntry, OutboxEvent, OutboxStep
-from gateway.outbox.store.disk_reserve import DiskFullError
 from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.sealed_contents import ContentCipher
 from gateway.outbox.store.sqlite_database import SqliteDatabase
@@ -159,23 +158,16 @@ async def test_questions_that_come_together_get_their_own_answers(store: OutboxS
     assert answers == [False, True, False]
 
 
-class CrampedDatabase(SqliteDatabase):
-    """A database whose disk has room for some of the bytes of requests."""
-
-    room = 5000
-
-    def _leave_free_pages(self, connection: sa.Connection, part: float) -> int:
-        query = "SELECT total(length(sealed)) FROM outbox_pieces"
-        if connection.exec_driver_sql(query).scalar_one() > self.room:
-            raise DiskFullError
-        return super()._leave_free_pages(connection, part)
+def allow_few_pages(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("PRAGMA max_page_count = 100")
 
 
 async def test_on_a_full_disk_the_small_writes_of_a_group_are_stored(tmp_path: Path) -> None:
-    database = CrampedDatabase(tmp_path / "outbox.db", lambda: START)
+    database = SqliteDatabase(tmp_path / "outbox.db", lambda: START)
+    sa.event.listen(database._engine, "begin", allow_few_pages)
     store = OutboxStore(database=database, cipher=ContentCipher(KEY), settings=ROOMY)
     await store.prepare()
-    large = replace(draft("large"), request=write("large", body=bytes(10_000)))
+    large = replace(draft("large"), request=write("large", body=bytes(1_000_000)))
     results = await asyncio.gather(
         *(store.enqueue(each) for each in (draft("1"), large, draft("2"))), return_exceptions=True
     )
