@@ -21,7 +21,10 @@ from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 from tests.doubles.waiting import wait_until_idle
 from tests.http.client.tls_ends import VERSIONS
+from tests.pipeline import shared
 from tests.pipeline.testbed import Testbed
+
+servers, sections = shared.servers, shared.sections
 
 StartGateway = Callable[..., AbstractAsyncContextManager[RunningGateway]]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -31,22 +34,16 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 _ON_BOTH = ("/test_tls_", "/test_listener", "/test_half_closed")
 _WAITING = (
     *("/faults/", "/test_silent_callers", "/test_poisoned", "/test_steady", "/test_forced_fetches"),
-    *(
-        "/test_condition_guard",
-        "/test_second_attempts",
-        "/test_resilience",
-        "/test_circuit_",
-        "/test_kept_",
-    ),
-    "/test_upstream_pool",
+    *("/test_condition_guard", "/test_second_attempts", "/test_resilience", "/test_circuit_"),
+    *("/test_kept_", "/test_upstream_pool", "/test_non_fhir", "/test_tls_handshake"),
+    *("/test_listener.py::test_a_caller", "/test_listener.py::test_a_closed"),
 )
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
     """Run tests that depend on the event loop on asyncio's, as on Windows, and on uvloop."""
-    if any(name in item.nodeid for name in _WAITING):
-        return {"hurried": HurriedLoop}
-    loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    waits = any(name in item.nodeid for name in _WAITING)
+    loops: dict[str, LoopFactory] = {"asyncio": HurriedLoop if waits else asyncio.new_event_loop}
     if any(name in item.nodeid for name in _ON_BOTH):
         loops["uvloop"] = uvloop.new_event_loop
     return loops

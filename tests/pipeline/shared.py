@@ -1,6 +1,6 @@
 """Fixtures of modules whose tests share one gateway, because none changes what it knows.
 
-Such a module takes the four fixtures and the mark as its own; `sections` are its settings.
+Such a module takes the mark and three fixtures as its own. Its settings are those of `sections`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from tests.doubles.sso import Sso
 from tests.doubles.waiting import wait_until_idle
 
 one_loop = pytest.mark.asyncio(loop_scope="module")
-# Of a platform whose failures are the subject: the circuit stays closed.
-NO_CIRCUIT = {"circuit_breaker": {"failure_ratio": 1.0, "min_requests": 1_000_000}}
+# For a platform whose failures are the subject: the circuit stays closed, and no probe meets them.
+NO_CIRCUIT = {
+    "circuit_breaker": {"failure_ratio": 1.0, "min_requests": 1_000_000},
+    "admin": {"probe_interval": 0},
+}
 
 
 @dataclass

@@ -17,13 +17,7 @@ from tests.doubles.wire import Wire, fetch, get, post
 from tests.pipeline import shared
 
 pytestmark = shared.one_loop
-platform, sso, gateway, servers, sections = (
-    shared.platform,
-    shared.sso,
-    shared.gateway,
-    shared.servers,
-    shared.sections,
-)
+platform, sso, gateway = shared.platform, shared.sso, shared.gateway
 
 # What the standards define for a request, as contract and documents list it.
 DEFINED = (

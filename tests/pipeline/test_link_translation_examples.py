@@ -16,13 +16,7 @@ from tests.doubles.wire import Response, fetch, get, post
 from tests.pipeline import shared
 
 pytestmark = shared.one_loop
-platform, sso, gateway, servers, sections = (
-    shared.platform,
-    shared.sso,
-    shared.gateway,
-    shared.servers,
-    shared.sections,
-)
+platform, sso, gateway = shared.platform, shared.sso, shared.gateway
 
 DATA = Path(sandbox.__file__).with_name("data")
 FILES = sorted([*DATA.glob("*.json"), *DATA.glob("xml/*.xml")])

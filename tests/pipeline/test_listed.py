@@ -13,7 +13,7 @@ from tests.pipeline import shared
 from tests.pipeline.conftest import StartGateway
 
 pytestmark = shared.one_loop
-platform, sso, gateway, servers = shared.platform, shared.sso, shared.gateway, shared.servers
+platform, sso, gateway = shared.platform, shared.sso, shared.gateway
 
 
 @pytest.fixture(scope="module")

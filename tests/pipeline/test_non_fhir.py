@@ -24,7 +24,7 @@ from tests.fhir.bodies import spelled_out
 from tests.pipeline import shared
 
 pytestmark = shared.one_loop
-platform, sso, gateway, servers = shared.platform, shared.sso, shared.gateway, shared.servers
+platform, sso, gateway = shared.platform, shared.sso, shared.gateway
 
 
 @pytest.fixture(scope="module")

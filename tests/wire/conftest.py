@@ -3,8 +3,17 @@
 from tests.pipeline.conftest import (
     gateway,
     pytest_asyncio_loop_factories,
+    sections,
+    servers,
     start_gateway,
     tls,
 )
 
-__all__ = ["gateway", "pytest_asyncio_loop_factories", "start_gateway", "tls"]
+__all__ = [
+    "gateway",
+    "pytest_asyncio_loop_factories",
+    "sections",
+    "servers",
+    "start_gateway",
+    "tls",
+]

@@ -38,13 +38,7 @@ from tests.pipeline.conftest import StartGateway
 from tests.pipeline.testbed import tls_platform
 
 pytestmark = shared.one_loop
-platform, sso, gateway, servers, sections = (
-    shared.platform,
-    shared.sso,
-    shared.gateway,
-    shared.servers,
-    shared.sections,
-)
+platform, sso, gateway = shared.platform, shared.sso, shared.gateway
 
 READ = get("/fhir/Patient/1")
 

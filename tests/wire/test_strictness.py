@@ -18,13 +18,7 @@ from tests.doubles.wire import Response, Wire, get
 from tests.pipeline import shared
 
 pytestmark = shared.one_loop
-platform, sso, gateway, servers, sections = (
-    shared.platform,
-    shared.sso,
-    shared.gateway,
-    shared.servers,
-    shared.sections,
-)
+platform, sso, gateway = shared.platform, shared.sso, shared.gateway
 
 SMUGGLED = get("/fhir/Patient/smuggled")
 

@@ -15,13 +15,7 @@ from tests.pipeline import shared
 from tests.pipeline.conftest import StartGateway
 
 pytestmark = shared.one_loop
-platform, sso, gateway, servers, sections = (
-    shared.platform,
-    shared.sso,
-    shared.gateway,
-    shared.servers,
-    shared.sections,
-)
+platform, sso, gateway = shared.platform, shared.sso, shared.gateway
 
 NAME = "Ошибка"
 

@@ -86,14 +86,14 @@ async def test_each_failed_handshake_is_named(ca: trustme.CA, case: str) -> None
 async def test_a_handshake_without_a_response_times_out(ca: trustme.CA, by: str) -> None:
     """Or ends when its waiter is cancelled."""
     async with TlsPeer(server_side(ca)) as peer:
-        timeout = 2.0 if by == "time-out" else 5.0
+        timeout = 1.0 if by == "time-out" else 5.0
         ours = GatewayEnd(client_side(ca), peer.port, timeout)
         line = await peer.accept()
         assert await line.receive()
         if by == "time-out":
             outcome, told_by_log, _ = await ours.failed()
             assert outcome == "upstream-unreachable"
-            assert "within 2 s" in told_by_log
+            assert "within 1 s" in told_by_log
         else:
             ours.opening.cancel()
         assert await line.closed()
@@ -163,7 +163,7 @@ async def test_failed_handshakes_leave_no_objects(
 
 async def fail(how: str, ca: trustme.CA, peer: TlsPeer) -> None:
     """Let a handshake fail so."""
-    timeout = 2.0 if how == "time-out" else 5.0
+    timeout = 1.0 if how == "time-out" else 5.0
     ours = GatewayEnd(client_side(None if how == "certificate" else ca), peer.port, timeout)
     line = await peer.accept()
     if how == "certificate":

@@ -71,10 +71,10 @@ async def test_the_loop_iterates_for_each_response_of_the_admin_listener(
     gateway = await testbed.start()
     turns = IterationCounter()
     async with await Wire.open(gateway.gateway.admin_address) as wire:
-        wire.writer.write(get(page).replace(b"Host: gateway", b"Host: localhost") * COUNT)
+        wire.writer.write(get(page).replace(b"Host: gateway", b"Host: localhost") * 100)
         await wire.read_response()
         counting = asyncio.ensure_future(turns.run())
-        for _ in range(COUNT - 1):
+        for _ in range(99):
             await wire.read_response()
         counting.cancel()
-    assert turns.count > COUNT // 2
+    assert turns.count > 50
