@@ -160,6 +160,10 @@ async def test_a_long_error_without_a_type_becomes_an_outcome(
 
     async def stall(connection: PlatformConnection) -> None:
         await read_body(connection.reader, connection.request)
+        if connection.request.is_from_gateway:
+            # A probe of the shared gateway would wait for long.
+            connection.writer.write(error)
+            return
         connection.writer.write(error[:-2])
         await silence(connection)
 
