@@ -493,6 +493,18 @@ _RULES: Final = {
     "header: Content-Length is no number": get(
         "/fhir/Patient", "Content-Length: abc", method="POST"
     ),
+    "header: Content-Length is there twice": get(
+        "/fhir/Patient", "Content-Length: 1", "Content-Length: 1", method="POST"
+    ),
+    "header: both Content-Length and Transfer-Encoding": get(
+        "/fhir/Patient", "Content-Length: 1", "Transfer-Encoding: chunked", method="POST"
+    ),
+    "header: a character in a field's value is not valid": get("/fhir/Patient/1", "X: a\x01b"),
+    "header: a folded line": get("/fhir/Patient/1", "X: a\r\n b"),
+    "body: a chunk is broken": get("/fhir/Patient", "Transfer-Encoding: chunked", method="POST")
+    + b"zz\r\n",
+    "HTTP/2 is not supported: use HTTP/1.1": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "request line: not valid HTTP": b"G@T /fhir/Patient/1 HTTP/1.1\r\nHost: gateway\r\n\r\n",
 }
 
 
