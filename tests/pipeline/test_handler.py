@@ -30,7 +30,10 @@ async def test_the_target_passes_octet_for_octet(
 
 
 async def test_response_fields_are_filtered(gateway: RunningGateway, platform: Platform) -> None:
-    """The platform's connection fields, cookies and challenges do not reach the caller."""
+    """The platform's connection fields, cookies and challenges do not reach the caller.
+
+    Nor fields that only the gateway sends, or that are about the gateway's origin.
+    """
     platform.respond(
         fhir(
             PATIENT,
@@ -40,7 +43,13 @@ async def test_response_fields_are_filtered(gateway: RunningGateway, platform: P
             ("Server", "x"),
             ("Strict-Transport-Security", "max-age=1"),
             ("Alt-Svc", "h3"),
-            ("Connection", "X-Hop"),
+            ("X-Gateway-Error", "internal"),
+            ("X_Gateway_Warning", "x"),
+            ("Set_Cookie", "a=b"),
+            ("Clear-Site-Data", "*"),
+            ("Access-Control-Allow-Origin", "*"),
+            ("Connection", "X-Hop, cache-control"),
+            ("Cache-Control", "public"),
             ("X-Hop", "1"),
             ("ETag", 'W/"3"'),
             ("X-Kept", "1"),
@@ -59,6 +68,7 @@ async def test_response_fields_are_filtered(gateway: RunningGateway, platform: P
     )
     assert response.all("x-kept") == ["1", "2"]
     assert response.header("etag") == 'W/"3"'
+    assert response.header("cache-control") == "no-store"
 
 
 async def test_a_valid_request_id_of_the_caller_is_kept(

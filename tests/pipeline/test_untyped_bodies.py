@@ -177,20 +177,28 @@ async def test_an_empty_origin_is_ignored(
     assert response.status == 200
 
 
-@pytest.mark.parametrize("field", ["Origin: http://evil.example", "Sec-Fetch-Site: cross-site"])
-@pytest.mark.parametrize("language", LANGUAGES)
-async def test_the_error_for_a_web_page_names_the_remedy(
-    start_gateway: StartGateway, platform: Platform, field: str, language: str
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"),
+        *("Origin: ftp://gateway", "Origin: app://gateway", "Origin: ://gateway"),
+        *("Origin: http://gateway@evil.example", "Origin: http://evil.example@gateway"),
+        *("Origin: http://evil.example://gateway", "Origin: gateway", "Origin: http://gateway/"),
+    ],
+)
+async def test_the_error_for_a_web_page_of_another_origin_names_the_remedy(
+    start_gateway: StartGateway, platform: Platform, field: str
 ) -> None:
-    """In text and diagnostics."""
+    """In text and diagnostics, where any caller on this machine is accepted."""
     async with start_gateway() as gateway:
-        request = get("/fhir/Patient/1", field, f"Accept-Language: {language}")
-        response = await fetch(gateway.address, request)
-    assert (response.status, response.reason) == (403, "caller-forbidden")
-    issue = response.json()["issue"][0]
-    assert issue["details"]["text"] == outcome_text(
-        "caller-forbidden", language, advice="foreign-page"
-    )
-    assert "callers[].api_key_file" in issue["diagnostics"]
-    assert "login.cors_origins" in issue["diagnostics"]
+        for language in LANGUAGES:
+            request = post("/fhir/Patient", b"{}", field, f"Accept-Language: {language}")
+            response = await fetch(gateway.address, request)
+            assert (response.status, response.reason) == (403, "caller-forbidden")
+            issue = response.json()["issue"][0]
+            assert issue["details"]["text"] == outcome_text(
+                "caller-forbidden", language, advice="foreign-page"
+            )
+            assert "callers[].api_key_file" in issue["diagnostics"]
+            assert "login.cors_origins" in issue["diagnostics"]
     assert platform.requests == []

@@ -108,6 +108,8 @@ REFUSED = {
     "empty name": with_field(b": 1"),
     "control in name": with_field(b"X\x01: 1"),
     "letter outside ASCII in name": with_field("Ж: 1".encode()),
+    # A caller might use the one that was not checked.
+    "two content types": with_field(b"Content-Type: text/html"),
 }
 
 

@@ -237,10 +237,19 @@ PATHS = {
     "/fhir/%e0%80%ae%e0%80%ae/admin",
     "/fhir/%uff0e%uff0e/admin",
 }
+# Links in responses are built from it.
+HOSTS = (
+    *("", "a b", "a/b", "a@b", "[::1", "h" * 300, "a:b", "gateway:80@evil.example", "a:65536"),
+    *("[::::]", "[1]", "[127.0.0.1]", "::1", "a:1:2", "a,b", "a#b", "a?b", "a\\b", "http://a"),
+)
 CASES: dict[str, bytes] = {
     **FRAMING,
     **{f"chunk: {name}": message(CHUNKED, body=body) for name, body in CHUNK_FAULTS.items()},
     **{f"field: {name}": raw for name, raw in FIELDS.items()},
+    **{
+        f"host: {host}": f"GET /fhir/Patient/1 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        for host in HOSTS
+    },
     **{f"line: {name}": raw for name, raw in LINES.items()},
     **{
         f"path: {path}": request_with_line(f"GET {path} HTTP/1.1".encode())

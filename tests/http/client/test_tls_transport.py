@@ -166,7 +166,7 @@ async def test_a_long_response_is_paused_for_its_reader(both: BothEnds) -> None:
 
 async def test_a_long_request_is_paused_for_the_platform(both: BothEnds) -> None:
     """Then it arrives complete and in order."""
-    pieces = [os.urandom(300_000) for _ in range(64)]
+    pieces = [os.urandom(300_000) for _ in range(40)]
     connection, written = both.connection, 0
 
     async def upload() -> None:
