@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import tokenize
 from collections import Counter
@@ -137,8 +138,18 @@ def name_of(path: Path) -> str:
 
 
 NAMES = {name_of(path): path for path in MODULES}
-TEXTS = {name: path.read_text("utf-8") for name, path in NAMES.items()}
-TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
+
+
+@functools.cache
+def texts() -> dict[str, str]:
+    """Return the source of each module."""
+    return {name: path.read_text("utf-8") for name, path in NAMES.items()}
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Return the syntax tree of each module."""
+    return {name: ast.parse(text) for name, text in texts().items()}
 
 
 def part_of(name: str) -> str:
@@ -163,7 +174,7 @@ def imported(name: str, read: Callable[[ast.AST], Iterator[ast.AST]] = run) -> I
 
     At run time, or with `ast.walk` in annotations as well.
     """
-    for node in read(TREES[name]):
+    for node in read(trees()[name]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in NAMES)
         elif isinstance(node, ast.ImportFrom):
@@ -177,7 +188,10 @@ def imported(name: str, read: Callable[[ast.AST], Iterator[ast.AST]] = run) -> I
                     yield module
 
 
-PAIRS = [(name, other) for name in NAMES for other in imported(name)]
+@functools.cache
+def pairs() -> list[tuple[str, str]]:
+    """Return each module with each that it imports at run time."""
+    return [(name, other) for name in NAMES for other in imported(name)]
 
 
 def floor_of(part: str) -> int:
@@ -196,18 +210,18 @@ def may_import(part: str, other: str) -> bool:
 
 def test_imports_go_down_only() -> None:
     """A part imports at run time only the parts of lower floors that the table gives it."""
-    assert len(PAIRS) > len(NAMES)
-    pairs = [tuple(map(part_of, pair)) for pair in PAIRS]
-    assert [pair for pair, parts in zip(PAIRS, pairs, strict=True) if not may_import(*parts)] == []
+    assert len(pairs()) > len(NAMES)
+    parts = {(part_of(name), part_of(other)) for name, other in pairs()}
+    assert [(a, b) for a, b in pairs() if not may_import(part_of(a), part_of(b))] == []
     for part, others in IMPORTS.items():
         lower = [other for other in others - {SANDBOX} if floor_of(other) >= floor_of(part)]
         assert lower == []
-        assert others - {b for a, b in pairs if a == part} == set()
+        assert others - {b for a, b in parts if a == part} == set()
 
 
 def test_folders_of_one_part_are_separate() -> None:
     """The side of the callers imports nothing of the side of the platform, for one."""
-    assert [pair for pair in PAIRS if tuple(map(folder_of, pair)) in SEPARATE] == []
+    assert [pair for pair in pairs() if tuple(map(folder_of, pair)) in SEPARATE] == []
 
 
 def test_no_import_leads_back() -> None:
@@ -233,10 +247,10 @@ def test_annotations_name_no_higher_floor() -> None:
 
 def test_modules_and_functions_stay_small() -> None:
     """No module exceeds 800 lines, no function 50, and no folder 20 modules."""
-    assert [name for name, text in TEXTS.items() if text.count("\n") > MAX_MODULE_LINES] == []
+    assert [name for name, text in texts().items() if text.count("\n") > MAX_MODULE_LINES] == []
     long = [
         (name, node.name)
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION_LINES
@@ -253,13 +267,13 @@ def test_a_name_of_a_module_is_used_once() -> None:
 
 def test_the_gateway_does_not_grow(capsys: pytest.CaptureFixture[str]) -> None:
     """Modules, protocols and exceptions from the linter's rules only become fewer."""
-    classes = [n for t in TREES.values() for n in ast.walk(t) if isinstance(n, ast.ClassDef)]
+    classes = [n for t in trees().values() for n in ast.walk(t) if isinstance(n, ast.ClassDef)]
     numbers = {
         "modules": (len(NAMES), MAX_MODULES),
         "protocols": (sum("Protocol" in map(ast.unparse, c.bases) for c in classes), MAX_PROTOCOLS),
-        "noqa": (sum(text.count("# noqa") for text in TEXTS.values()), MAX_NOQA),
-        "imports between modules": (len(set(PAIRS)), None),
-        "imports between parts": (len({(part_of(a), part_of(b)) for a, b in PAIRS}), None),
+        "noqa": (sum(text.count("# noqa") for text in texts().values()), MAX_NOQA),
+        "imports between modules": (len(set(pairs())), None),
+        "imports between parts": (len({(part_of(a), part_of(b)) for a, b in pairs()}), None),
     }
     with capsys.disabled():
         print("", *(f"{name}: {n}" for name, (n, _) in numbers.items()))  # noqa: T201 - to be seen
@@ -269,7 +283,7 @@ def test_the_gateway_does_not_grow(capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_part_grows_unnoticed() -> None:
     """The logical lines of each part stay within a hundredth of the number that is written here."""
     found: Counter[str] = Counter()
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         found[part_of(name)] += sum(
             isinstance(node, ast.stmt | ast.ExceptHandler) for node in ast.walk(tree)
         )
@@ -313,7 +327,7 @@ def test_only_the_composition_root_constructs_the_gateway() -> None:
     makers = {"UpstreamPool", "CallerServer", "make_tokens", "ClientSession", "Handler"}
     made = {
         (part_of(module), name)
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and (name := getattr(node.func, "id", getattr(node.func, "attr", ""))) in makers
@@ -333,7 +347,7 @@ def clock_reads(tree: ast.AST) -> Iterator[str]:
 
 def test_clocks_and_random_sources_are_parameters() -> None:
     """Otherwise a test would have to wait, or to replace a function of the standard library."""
-    found = {name: set(clock_reads(tree)) for name, tree in TREES.items()}
+    found = {name: set(clock_reads(tree)) for name, tree in trees().items()}
     assert {name for name, calls in found.items() if calls} == ASK_CLOCKS.keys(), found
 
 

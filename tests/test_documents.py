@@ -25,7 +25,7 @@ from gateway.telemetry.metrics import Metrics
 from tests.config.test_schema import table_of_settings
 from tests.doubles.gateway_states import StatusSources
 from tests.environments import run
-from tests.test_architecture import FLOORS, SANDBOX, TREES, floor_of
+from tests.test_architecture import FLOORS, SANDBOX, floor_of, trees
 from tests.tracked_files import tracked_files
 
 ROOT = Path(__file__).parents[1]
@@ -271,7 +271,7 @@ def test_classes_that_the_architecture_names_exist() -> None:
     assert len(names) > 40
     classes = {
         node.name: {each.name for each in ast.walk(node) if isinstance(each, FUNCTION)}
-        for tree in TREES.values()
+        for tree in trees().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
     }
