@@ -152,7 +152,6 @@ class Core:
             unidentified_limiter=self._unidentified_limiter,
             forwarder=requests,
             link_translators=self._link_translators(),
-            readers=self.pool.slow_readers,
             search_guard=guard,
             condition_guard=condition_guard,
             account=self._account(),
@@ -337,12 +336,7 @@ def _upstream_pool(
         clock=clock,
         # Whether callers compete for connections; all signed-in users count as one caller.
         shared=len(settings.callers) + settings.login.enabled > 1,
-        readers=SlowReaders(
-            settings.limits.min_body_rate,
-            settings.platform.max_connections,
-            clock,
-            settings.limits.half_closed,
-        ),
+        readers=SlowReaders(settings.limits.min_body_rate, clock),
     )
 
 

@@ -285,8 +285,7 @@ class LimitsSettings(Section):
     half_closed: PositiveSeconds = Field(
         default=10,
         description="How long a read continues for a caller that has closed its sending side, "
-        "until its response begins. It ends at once if another request waits for a connection to "
-        "the platform.",
+        "until its response begins.",
     )
     unidentified_rate: Rate | None = Field(
         default=20,

@@ -27,7 +27,6 @@ from gateway.http.headers import (
 from gateway.http.request_target import RequestTarget, resolve_target
 from gateway.http.server import request_checks
 from gateway.http.server.peer import local_authority
-from gateway.http.slow_readers import SlowReaders
 from gateway.i18n import choose_language
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.callers import ANONYMOUS, AuthResult, Caller, CallerRegistry
@@ -153,7 +152,6 @@ class Handler:
         unidentified_limiter: UnidentifiedLimiter,
         forwarder: RequestComposer,
         link_translators: LinkTranslatorFactory,
-        readers: SlowReaders,
         search_guard: SearchGuard | None,
         condition_guard: ConditionGuard | None,
         write_queue: WriteQueue | None,
@@ -173,8 +171,7 @@ class Handler:
         self._forwarder = forwarder
         self._forward: Callable[[RequestContext], Awaitable[UpstreamResponse]] = forwarder.forward
         self._link_translators = link_translators
-        self._add_half_closed = readers.add_half_closed
-        self._remove_half_closed = readers.remove_half_closed
+        self._half_closed_timeout = limits.half_closed
         self._search_guard = search_guard
         self._condition_guard = condition_guard
         self._write_queue = write_queue
@@ -275,9 +272,7 @@ class Handler:
                 # Only safe requests are cancelled on disconnect: others may already have taken
                 # effect.
                 connection.set_cancel_on_disconnect(
-                    exchange if interaction.is_safe else None,
-                    add_half_closed=self._add_half_closed,
-                    remove_half_closed=self._remove_half_closed,
+                    exchange if interaction.is_safe else None, self._half_closed_timeout
                 )
                 if self._condition_guard is not None and not interaction.is_safe:
                     await self._condition_guard.check_request(context)

@@ -434,7 +434,7 @@ class DownstreamWriter:
             return
         reader = self._slow_reader
         if reader is None:
-            reader = self._slow_reader = ResponseReader(self._connection, self._exchange.caller)
+            reader = self._slow_reader = ResponseReader(self._connection, self._exchange)
         readers.add(reader)
         try:
             await self._drained()

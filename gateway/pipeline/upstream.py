@@ -268,14 +268,12 @@ class Upstream:
             buffered = b"" if body is None else body.buffered()
             if body is not None and buffered is None:
                 async with self._uploads:
-                    connection = await self._pool.acquire(
-                        exchange.caller, force_new=new, read=exchange
-                    )
+                    connection = await self._pool.acquire(exchange.caller, force_new=new)
                     await self._stream(connection, outgoing, body, token)
             else:
                 idle_connection = None if new else self._pool.try_acquire_idle(exchange.caller)
                 connection = idle_connection or await self._pool.acquire(
-                    exchange.caller, force_new=new, read=exchange
+                    exchange.caller, force_new=new
                 )
                 connection.start_exchange(
                     expect_body=outgoing.method != "HEAD", has_body=bool(buffered)

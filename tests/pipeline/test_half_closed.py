@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from tests.doubles.platform import (
     silent_until,
 )
 from tests.doubles.waiting import wait_until, wait_until_idle
-from tests.doubles.wire import TruncatedResponseError, Wire, fetch, get, post
+from tests.doubles.wire import Wire, fetch, get, post
 from tests.pipeline.conftest import StartGateway
 from tests.pipeline.testbed import latest_connection
 
@@ -98,81 +97,6 @@ def listen(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     return {} if request.param == "TCP" else {"address": f"unix:{tmp_path / 's'}"}
 
 
-@pytest.mark.parametrize("name", READS)
-async def test_a_half_closed_read_is_cancelled_for_a_waiter(
-    start_gateway: StartGateway,
-    platform: Platform,
-    half_close: HalfClose,
-    listen: dict[str, Any],
-    name: str,
-) -> None:
-    """A waiting caller gets its connection; nothing is sent, and it is audited as aborted."""
-    settings = {"max_connections": 1, "connect_timeout": 5}
-    async with start_gateway(listen=listen, platform=settings) as gateway:
-        left = await half_close(gateway, READS[name])
-        assert (await fetch(gateway.address, READ)).body == PATIENT
-        assert await all_of(left) == b""
-        outcomes = [record["outcome"] for record in await gateway.audit(2)]
-        assert sorted(outcomes) == ["aborted", "success"]
-
-
-async def test_a_half_closed_read_is_cancelled_while_its_response_is_sent(
-    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
-) -> None:
-    """The truncated response does not look complete."""
-    platform.script(half)
-    async with start_gateway(platform={"max_connections": 1}) as gateway:
-        left = await half_close(gateway)
-        assert (await fetch(gateway.address, READ)).body == PATIENT
-        assert 0 < len(await all_of(left)) < 200_000
-
-
-async def test_a_truncated_http_1_0_response_ends_with_a_reset(
-    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
-) -> None:
-    """After a FIN the caller could take it for complete."""
-    platform.script(half)
-    async with start_gateway(platform={"max_connections": 1}) as gateway:
-        left = await half_close(gateway, READS["HTTP/1.0"])
-        assert (await fetch(gateway.address, READ)).body == PATIENT
-        with pytest.raises(ConnectionResetError):
-            await left.reader.read()
-
-
-async def test_one_half_closed_read_is_cancelled_for_each_waiter(
-    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
-) -> None:
-    """The first that half-closed is cancelled; the others get their responses."""
-    proceed = asyncio.Event()
-    platform.script(*[once(proceed, fhir())] * 3)
-    async with start_gateway(platform={"max_connections": 3}) as gateway:
-        left = [await half_close(gateway) for _ in range(3)]
-        assert (await fetch(gateway.address, READ)).body == PATIENT
-        proceed.set()
-        assert [PATIENT in await all_of(each) for each in left] == [False, True, True]
-
-
-async def test_a_busy_loop_cancels_no_second_read(
-    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
-) -> None:
-    """A cancelled read holds its connection for a moment, in which no other is cancelled."""
-    proceed = asyncio.Event()
-
-    async def busy() -> None:
-        while True:
-            time.sleep(0.1)  # noqa: ASYNC251 - blocks the loop
-            await asyncio.sleep(0)
-
-    platform.script(*[once(proceed, fhir())] * 3)
-    async with start_gateway(platform={"max_connections": 3}) as gateway:
-        left = [await half_close(gateway) for _ in range(3)]
-        blocking = asyncio.create_task(busy())
-        assert (await fetch(gateway.address, READ)).body == PATIENT
-        blocking.cancel()
-        proceed.set()
-        assert [PATIENT in await all_of(each) for each in left] == [False, True, True]
-
-
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_a_half_closed_write_is_not_cancelled(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose, method: str
@@ -190,38 +114,15 @@ async def test_a_half_closed_write_is_not_cancelled(
         assert PATIENT in await all_of(left)
 
 
-async def test_nothing_is_cancelled_for_a_half_closed_waiter(
-    start_gateway: StartGateway, platform: Platform
-) -> None:
-    """It waits until a connection is free."""
-    proceed = asyncio.Event()
-    platform.script(once(proceed, fhir()))
-    async with start_gateway(platform={"max_connections": 1}) as gateway:
-        async with (
-            await Wire.open(gateway.address) as first,
-            await Wire.open(gateway.address) as second,
-        ):
-            await first.send(READ)
-            await platform.wait_for_requests(1)
-            await second.send(READ)
-            ours = latest_connection(gateway)
-            second.writer.write_eof()
-            await wait_until(lambda: ours.is_half_closed)
-            first.writer.write_eof()
-            # Twice the interval at which half-closed reads are cancelled.
-            await asyncio.sleep(0.5)
-            proceed.set()
-            responses = await asyncio.gather(first.read_response(), second.read_response())
-        assert [response.body for response in responses] == [PATIENT, PATIENT]
-
-
 async def test_a_half_closed_waiter_is_cancelled(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
     """A freed connection goes to callers that are still connected, even if others waited longer."""
     proceed = asyncio.Event()
     platform.script(once(proceed, fhir()))
-    async with start_gateway(platform={"max_connections": 1}, limits=LASTING) as gateway:
+    async with start_gateway(
+        platform={"max_connections": 1}, limits={"half_closed": 0.2}
+    ) as gateway:
         there = asyncio.ensure_future(fetch(gateway.address, READ))
         await platform.wait_for_requests(1)
         async with await Wire.open(gateway.address) as gone:
@@ -251,6 +152,16 @@ async def test_a_half_closed_read_ends_after_the_limit(
         assert await all_of(left) == b""
         await wait_until_idle(gateway)
         assert (await gateway.audit())[0]["outcome"] == "aborted"
+
+
+async def test_a_response_over_http_1_0_that_does_not_come_ends_with_a_reset(
+    start_gateway: StartGateway, half_close: HalfClose
+) -> None:
+    """After a FIN the caller could take it for complete."""
+    async with start_gateway(limits={"half_closed": 0.2}) as gateway:
+        left = await half_close(gateway, READS["HTTP/1.0"])
+        with pytest.raises(ConnectionResetError):
+            await left.reader.read()
 
 
 async def test_a_response_that_has_begun_is_not_limited(
@@ -381,51 +292,3 @@ async def test_over_tls_a_half_closed_read_ends_at_once(
                     same.shutdown(socket.SHUT_WR)
             await ended.wait()
         assert (await gateway.audit())[0]["outcome"] == "aborted"
-
-
-def stop_sweep(gateway: RunningGateway) -> None:
-    """Stop the pool's timer, so that only a new waiter cancels half-closed reads."""
-    sweep = gateway.gateway._cores.current.pool._sweep_timer
-    assert sweep is not None
-    sweep.cancel()
-
-
-async def impatient(gateway: RunningGateway, wait_until: asyncio.Event) -> None:
-    """Send a request, disconnect after a moment, and repeat."""
-    while not wait_until.is_set():
-        async with await Wire.open(gateway.address) as wire:
-            await wire.send(HANGING)
-            with contextlib.suppress(TimeoutError, TruncatedResponseError):
-                await asyncio.wait_for(wire.read_response(), 0.1)
-            wire.writer.close()
-
-
-@contextlib.asynccontextmanager
-async def impatient_callers(gateway: RunningGateway, callers: int) -> AsyncIterator[None]:
-    """Run so many impatient callers at the same time."""
-    over = asyncio.Event()
-    tasks = [asyncio.ensure_future(impatient(gateway, over)) for _ in range(callers)]
-    try:
-        yield
-    finally:
-        over.set()
-        await asyncio.gather(*tasks)
-
-
-async def test_disconnecting_callers_do_not_starve_others(
-    start_gateway: StartGateway, platform: Platform
-) -> None:
-    """Although no response to them would ever time out."""
-    settings = {"max_connections": 20, "connect_timeout": 30, "response_timeout": 3600}
-    async with start_gateway(platform=settings, limits=LASTING) as gateway:
-        stop_sweep(gateway)
-        async with impatient_callers(gateway, 10):
-            left = 0
-            # The disconnected requests could hold each connection three times.
-            while left < 3 * 20:
-                response = await fetch(gateway.address, READ)
-                assert (response.status, response.reason) == (200, None)
-                left = [request.target for request in platform.requests].count("/r5/Patient/hangs")
-        assert await gateway.metric("dhp_gateway_circuit_state") == 0
-        platform.respond(fhir())
-        platform.drop_connections()

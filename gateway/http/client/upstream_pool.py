@@ -16,7 +16,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from aiohappyeyeballs import start_connection
@@ -36,10 +35,11 @@ from gateway.http.write_batching import WriteBatcher
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import PlatformSettings
-    from gateway.exchange import Exchange
 
 # Seconds.
 _SWEEP_INTERVAL: Final = 0.2
+# Seconds for which a request waits before a response to a slow reader is aborted.
+_PATIENCE: Final = 1.0
 # Seconds. Load balancers allow more, so that a request seldom meets a connection being closed.
 _IDLE_TIMEOUT: Final = 15.0
 # Seconds before the announced moment, for the way there: a write that meets the close is in doubt.
@@ -71,13 +71,8 @@ class _Waiter:
     caller: str
     number: int
     needs_new: bool
-    read: Exchange | None
+    since: float
     future: asyncio.Future[UpstreamConnection | None]
-
-    @property
-    def half_closed(self) -> bool:
-        """Whether the caller may have disconnected: no slow reader is aborted for such a waiter."""
-        return self.read is not None and self.read.half_closed
 
 
 def _idle_timeout(announced: bytes | None) -> float:
@@ -109,7 +104,7 @@ class UpstreamPool:
         shared: bool = False,
         readers: SlowReaders | None = None,
     ) -> None:
-        self.slow_readers = readers or SlowReaders(0, settings.max_connections, clock)
+        self.slow_readers = readers or SlowReaders(0, clock)
         self._origin = origin
         self._connect_timeout = settings.connect_timeout
         self._response_timeout = settings.response_timeout
@@ -160,18 +155,15 @@ class UpstreamPool:
             "connecting": self._connecting,
         }
 
-    async def acquire(
-        self, caller: str = "", *, force_new: bool = False, read: Exchange | None = None
-    ) -> UpstreamConnection:
+    async def acquire(self, caller: str = "", *, force_new: bool = False) -> UpstreamConnection:
         """Return a connection for exclusive use by `caller`, a new one if `force_new`.
 
-        `read` is the read that it is for, where the caller may close its sending side meanwhile.
         Raises `GatewayError`: upstream-busy when none is free within the connect timeout,
         upstream-unreachable or upstream-tls when a new one cannot be opened. Nothing was sent then.
         """
         connection = None if force_new else self.try_acquire_idle(caller)
         if connection is None and not self._reserve_slot(caller, new=force_new):
-            connection = await self._wait_for_connection(caller, new=force_new, read=read)
+            connection = await self._wait_for_connection(caller, new=force_new)
         if connection is None:
             connection = await self._connect(caller)
         return connection
@@ -230,18 +222,14 @@ class UpstreamPool:
         self._held_by_caller[caller] += 1
         return True
 
-    async def _wait_for_connection(
-        self, caller: str, *, new: bool, read: Exchange | None
-    ) -> UpstreamConnection | None:
+    async def _wait_for_connection(self, caller: str, *, new: bool) -> UpstreamConnection | None:
         """Wait in the queue; return an idle connection, or None if a new one may be opened.
 
         Raises `GatewayError` upstream-busy.
         """
         future = asyncio.get_running_loop().create_future()
         self._waiter_count += 1
-        waiter = _Waiter(caller, self._waiter_count, new, read, future)
-        if not waiter.half_closed:
-            self.slow_readers.abort_slowest([caller])
+        waiter = _Waiter(caller, self._waiter_count, new, self._clock(), future)
         self._waiters.setdefault(caller, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._connect_timeout):
@@ -359,11 +347,9 @@ class UpstreamPool:
 
     def _sweep(self) -> None:
         now = self._clock()
-        waiters = chain.from_iterable(self._waiters.values())
-        waiting = [waiter.caller for waiter in waiters if not waiter.half_closed]
-        # A read that was given up frees its connection only in a moment.
-        ending = self.slow_readers.ending
-        self.slow_readers.abort_slowest(waiting[ending:])
+        self.slow_readers.sample(
+            is_awaited=any(now - queue[0].since >= _PATIENCE for queue in self._waiters.values())
+        )
         for connection in tuple(self._active):
             if connection.deadline <= now:
                 connection.abort("timeout")

@@ -13,7 +13,7 @@ import contextlib
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from gateway import errors, os_support
@@ -141,7 +141,6 @@ class CallerConnection:
     """
 
     __slots__ = (
-        "_add_half_closed",
         "_at_start",
         "_batching",
         "_beginning",
@@ -150,6 +149,8 @@ class CallerConnection:
         "_discarding",
         "_edge",
         "_ended",
+        "_half_closed_timeout",
+        "_half_closed_timer",
         "_handler",
         "_head_bytes",
         "_header_since",
@@ -163,7 +164,6 @@ class CallerConnection:
         "_peer_closed",
         "_queued_before",
         "_reading_paused",
-        "_remove_half_closed",
         "_repeated",
         "_server",
         "_unparsed",
@@ -224,8 +224,8 @@ class CallerConnection:
         self.busy = False
         self.payload: Payload = EMPTY_PAYLOAD
         self._cancel_on_disconnect: Exchange | None = None
-        self._add_half_closed: Callable[[CallerConnection, Exchange], None] | None = None
-        self._remove_half_closed: Callable[[CallerConnection], None] | None = None
+        self._half_closed_timeout = 0.0
+        self._half_closed_timer: asyncio.TimerHandle | None = None
         self.has_started_response = False
         self._held_bytes = b""
         self._writable: asyncio.Future[None] | None = None
@@ -680,34 +680,34 @@ class CallerConnection:
 
     # Called by the handler and the server.
 
-    def set_cancel_on_disconnect(
-        self,
-        read: Exchange | None,
-        *,
-        add_half_closed: Callable[[CallerConnection, Exchange], None],
-        remove_half_closed: Callable[[CallerConnection], None],
-    ) -> None:
+    def set_cancel_on_disconnect(self, read: Exchange | None, half_closed_timeout: float) -> None:
         """Set whether the current request is cancelled when the caller disconnects.
 
         `read` is the current request if it is a read, which is cancelled then; None if it is not.
-        `add_half_closed` and `remove_half_closed` are called when this connection becomes
-        half-closed during a read, and after that read: it may be aborted in between.
+        A caller that half-closes may have disconnected: its read is cancelled after so many seconds
+        unless the response has begun. From then on writing shows whether the caller is connected.
         """
         self._cancel_on_disconnect = read
-        self._add_half_closed = add_half_closed
-        self._remove_half_closed = remove_half_closed
+        self._half_closed_timeout = half_closed_timeout
         self.has_started_response = False
         if self.is_half_closed:
             self._note_half_close()
 
     def _note_half_close(self) -> None:
-        if self._cancel_on_disconnect is not None and self._add_half_closed is not None:
-            self._add_half_closed(self, self._cancel_on_disconnect)
+        if self._cancel_on_disconnect is not None:
+            self._cancel_on_disconnect.half_closed = True
+            self._half_closed_timer = self._loop.call_later(
+                self._half_closed_timeout, self._end_half_closed
+            )
+
+    def _end_half_closed(self) -> None:
+        if not self.has_started_response:
+            self.abort()
 
     def _untie(self) -> None:
         self._cancel_on_disconnect = None
-        if self.is_half_closed and self._remove_half_closed is not None:
-            self._remove_half_closed(self)
+        if self._half_closed_timer is not None:
+            self._half_closed_timer.cancel()
 
     @property
     def has_pipelined_requests(self) -> bool:
