@@ -78,7 +78,8 @@ class PostgresServer:
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
             tables = await connection.fetch(_TABLES)
-            await connection.execute(";".join(f'DELETE FROM "{name}"' for (name,) in tables))
+            for (table,) in tables:
+                await connection.execute(f'TRUNCATE "{table}" CASCADE')
         await connection.close()
         return self.url(name)
 
