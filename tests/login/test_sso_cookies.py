@@ -38,65 +38,64 @@ def shown(setup: LoginSetup) -> list[tuple[str | None, str | None]]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("cookies", "sent"),
-    [
-        ([BALANCER], "SERVERID=node2"),
-        ([HIDDEN], "RefreshToken=r1"),
-        ([f"{HIDDEN}; Max-Age=2592000"], "RefreshToken=r1"),
-        ([f"{HIDDEN}; Expires={LATER}"], "RefreshToken=r1"),
-        ([f"{HIDDEN}; Expires={LONG_AGO}; Max-Age=60"], "RefreshToken=r1"),
-        ([f"{HIDDEN}; Expires=soon"], "RefreshToken=r1"),
-        ([BALANCER, HIDDEN], "SERVERID=node2; RefreshToken=r1"),
-        ([BALANCER, f"{HIDDEN}; Max-Age=0"], "SERVERID=node2"),
-    ],
-)
-async def test_without_a_refresh_token_the_cookies_are_sent(
-    setup: LoginSetup, cookies: list[str], sent: str
+# The responses to the token requests, and the refresh tokens and cookies that were sent for them.
+RENEWALS = [
+    *(
+        ([issued("first", *cookies), issued("second")], [(None, sent)])
+        for cookies, sent in (
+            ([BALANCER], "SERVERID=node2"),
+            ([HIDDEN], "RefreshToken=r1"),
+            ([f"{HIDDEN}; Max-Age=2592000"], "RefreshToken=r1"),
+            ([f"{HIDDEN}; Expires={LATER}"], "RefreshToken=r1"),
+            ([f"{HIDDEN}; Expires={LONG_AGO}; Max-Age=60"], "RefreshToken=r1"),
+            ([f"{HIDDEN}; Expires=soon"], "RefreshToken=r1"),
+            ([BALANCER, HIDDEN], "SERVERID=node2; RefreshToken=r1"),
+            ([BALANCER, f"{HIDDEN}; Max-Age=0"], "SERVERID=node2"),
+        )
+    ),
+    # Better Auth refuses each POST that has a cookie and no Origin, as CSRF. A refresh token stays
+    # valid (RFC 6749 section 6); the cookie does not take its place.
+    *(
+        (
+            [
+                issued("first", cookie, refresh_token="a"),
+                issued("second", cookie),
+                issued("third", cookie, refresh_token="b"),
+                issued("fourth"),
+            ],
+            [("a", None), ("a", None), ("b", None)],
+        )
+        for cookie in (BALANCER, HIDDEN)
+    ),
+    (
+        [issued("first", HIDDEN), issued("second", BALANCER, refresh_token="a"), issued("third")],
+        [(None, "RefreshToken=r1"), ("a", None)],
+    ),
+    # Each response updates them.
+    (
+        [
+            issued("first", BALANCER, HIDDEN),
+            issued("second", "RefreshToken=r2; Path=/oauth"),
+            issued("third", f"SERVERID=; Expires={LONG_AGO}"),
+            issued("fourth"),
+        ],
+        [
+            (None, "SERVERID=node2; RefreshToken=r1"),
+            (None, "SERVERID=node2; RefreshToken=r2"),
+            (None, "RefreshToken=r2"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("responses", "sent"), RENEWALS)
+async def test_cookies_are_sent_where_there_is_no_refresh_token(
+    setup: LoginSetup, responses: list[ScriptedResponse], sent: list[tuple[str | None, str | None]]
 ) -> None:
-    setup.sso.user_tokens(issued("first", *cookies), issued("second"))
+    setup.sso.user_tokens(*responses)
     await signed_in(setup.browser)
-    assert await read_with_rejected_token(setup) == 200
-    assert shown(setup) == [(None, sent)]
-
-
-@pytest.mark.parametrize("cookie", [BALANCER, HIDDEN])
-async def test_with_a_refresh_token_no_cookie_is_sent(setup: LoginSetup, cookie: str) -> None:
-    """Better Auth refuses each POST that has a cookie and no Origin, as CSRF."""
-    setup.sso.user_tokens(
-        issued("first", cookie, refresh_token="a"),
-        # The refresh token stays valid (RFC 6749 section 6); the cookie does not take its place.
-        issued("second", cookie),
-        issued("third", cookie, refresh_token="b"),
-        issued("fourth"),
-    )
-    await signed_in(setup.browser)
-    assert await read_with_rejected_token(setup, times=3) == 200
-    assert shown(setup) == [("a", None), ("a", None), ("b", None)]
-
-
-async def test_cookies_are_not_sent_once_there_is_a_refresh_token(setup: LoginSetup) -> None:
-    setup.sso.user_tokens(
-        issued("first", HIDDEN), issued("second", BALANCER, refresh_token="a"), issued("third")
-    )
-    await signed_in(setup.browser)
-    assert await read_with_rejected_token(setup, times=2) == 200
-    assert shown(setup) == [(None, "RefreshToken=r1"), ("a", None)]
-
-
-async def test_cookies_are_updated_by_each_response(setup: LoginSetup) -> None:
-    setup.sso.user_tokens(
-        issued("first", BALANCER, HIDDEN),
-        issued("second", "RefreshToken=r2; Path=/oauth"),
-        issued("third", f"SERVERID=; Expires={LONG_AGO}"),
-        issued("fourth"),
-    )
-    await signed_in(setup.browser)
-    assert await read_with_rejected_token(setup, times=3) == 200
-    assert [cookie for _, cookie in shown(setup)] == [
-        *("SERVERID=node2; RefreshToken=r1", "SERVERID=node2; RefreshToken=r2"),
-        "RefreshToken=r2",
-    ]
+    assert await read_with_rejected_token(setup, times=len(sent)) == 200
+    assert shown(setup) == sent
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,13 @@ class TestRequest:
             "client_id": CLIENT,
             "client_secret": SECRET,
         }
-        assert "Authorization" not in request.headers
+        headers = request.headers
+        assert "Authorization" not in headers
+        # A form, which accepts JSON that is not compressed.
+        assert headers["Accept"] == "application/json"
+        assert headers["Accept-Encoding"] == "identity"
+        assert headers["Content-Type"] == "application/x-www-form-urlencoded"
+        assert len(headers.getall("Accept")) == len(headers.getall("Content-Type")) == 1
 
     async def test_client_secret_basic_encodes_id_and_secret_in_the_header(
         self, endpoint: TokenEndpoint, sso: Sso
@@ -128,16 +134,6 @@ class TestRequest:
         form = sso.requests[0].form
         assert form["scope"] == "system/*.read fhir"
         assert form["audience"] == "https://a/?b=c&d é"
-
-    async def test_the_request_is_a_form_and_accepts_uncompressed_json(
-        self, endpoint: TokenEndpoint, sso: Sso
-    ) -> None:
-        await endpoint.request(*grant())
-        headers = sso.requests[0].headers
-        assert headers["Accept"] == "application/json"
-        assert headers["Accept-Encoding"] == "identity"
-        assert headers["Content-Type"] == "application/x-www-form-urlencoded"
-        assert len(headers.getall("Accept")) == len(headers.getall("Content-Type")) == 1
 
     async def test_cookies_are_ignored(self, endpoint: TokenEndpoint, sso: Sso) -> None:
         body = json.dumps({"access_token": "one"}).encode()

@@ -96,19 +96,32 @@ async def value(source: Credential) -> str:
 class TestTwoSecrets:
     """The file holds two, for the overlap."""
 
-    async def test_the_second_secret_is_used(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        source = source_of(endpoint, "new\nold\n")
-        assert [await value(source), await value(source)] == ["for-old", "for-old"]
-        assert sso.sent_secrets == ["new", "old", "old"]
-
-    async def test_the_first_secret_is_used_once_accepted(
-        self, sso: StrictSso, endpoint: TokenEndpoint
+    @pytest.mark.parametrize(
+        ("takes", "values", "sent"),
+        [
+            (["old", "old"], ["for-old", "for-old"], ["new", "old", "old"]),
+            (
+                ["old", "new", "new"],
+                ["for-old", "for-new", "for-new"],
+                ["new", "old", "old", "new", "new"],
+            ),
+            (["new old"], ["for-new"], ["new"]),
+        ],
+        ids=["only the second", "the first later", "both"],
+    )
+    async def test_the_first_secret_is_used_as_soon_as_it_is_accepted(
+        self,
+        sso: StrictSso,
+        endpoint: TokenEndpoint,
+        takes: list[str],
+        values: list[str],
+        sent: list[str],
     ) -> None:
-        source = source_of(endpoint, "new\nold")
-        await value(source)
-        sso.takes = {"new"}
-        assert [await value(source), await value(source)] == ["for-new", "for-new"]
-        assert sso.sent_secrets == ["new", "old", "old", "new", "new"]
+        source, found = source_of(endpoint, "new\nold\n"), []
+        for each in takes:
+            sso.takes = set(each.split())
+            found.append(await value(source))
+        assert (found, sso.sent_secrets) == (values, sent)
 
     async def test_a_rejected_first_secret_is_reported_once(
         self, sso: StrictSso, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
@@ -124,13 +137,6 @@ class TestTwoSecrets:
         sso.takes = {"new"}
         await source.request()
         assert not source.uses_previous_secret
-
-    async def test_the_first_secret_is_preferred(
-        self, sso: StrictSso, endpoint: TokenEndpoint
-    ) -> None:
-        sso.takes = {"new", "old"}
-        assert await value(source_of(endpoint, "new\nold")) == "for-new"
-        assert sso.sent_secrets == ["new"]
 
     async def test_both_secrets_rejected(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         sso.takes = set()
@@ -167,48 +173,34 @@ class TestTwoSecrets:
 class TestChangedFile:
     """The file is changed while the gateway runs."""
 
+    @pytest.mark.parametrize("refusal", [oauth_error("invalid_client", 401), status(403)])
     async def test_the_file_is_read_again_after_a_rejection(
-        self, sso: StrictSso, endpoint: TokenEndpoint
+        self, sso: StrictSso, endpoint: TokenEndpoint, refusal: ScriptedResponse
     ) -> None:
+        sso.refusal = refusal
         source = rereading_source(endpoint, file := File("old"))
         await value(source)
         sso.takes, file.text = {"new"}, "new"
         assert [await value(source), await value(source)] == ["for-new", "for-new"]
         assert (sso.sent_secrets, file.reads) == (["old", "old", "new", "new"], 1)
 
-    async def test_the_file_is_read_again_after_a_rejection_without_an_oauth_error(
-        self, sso: StrictSso, endpoint: TokenEndpoint
-    ) -> None:
-        sso.refusal = status(403)
-        source = rereading_source(endpoint, file := File("older"))
-        file.text = "old"
-        assert await value(source) == "for-old"
-        assert (sso.sent_secrets, file.reads) == (["older", "old"], 1)
-
-    async def test_an_unchanged_secret_is_not_sent_again(
-        self, sso: StrictSso, endpoint: TokenEndpoint
-    ) -> None:
-        sso.takes = set()
-        source = rereading_source(endpoint, file := File("old"))
-        assert await value(source) == "refused invalid_client"
-        assert (sso.sent_secrets, file.reads) == (["old"], 1)
-
-    async def test_an_unreadable_file_keeps_the_rejection(
-        self, sso: StrictSso, endpoint: TokenEndpoint
-    ) -> None:
-        sso.takes = set()
-        source = rereading_source(endpoint, file := File("old"))
-        file.text = ""
-        assert await value(source) == "refused invalid_client"
-        assert sso.sent_secrets == ["old"]
-
-    async def test_both_secrets_of_a_changed_file_are_tried(
-        self, sso: StrictSso, endpoint: TokenEndpoint
+    @pytest.mark.parametrize(
+        ("text", "outcome", "sent"),
+        [
+            ("older", "refused invalid_client", ["older"]),
+            ("new\nold", "for-old", ["older", "new", "old"]),
+            # It cannot be read.
+            ("", "refused invalid_client", ["older"]),
+        ],
+        ids=["unchanged", "two", "unreadable"],
+    )
+    async def test_what_the_file_holds_then_is_tried_once(
+        self, sso: StrictSso, endpoint: TokenEndpoint, text: str, outcome: str, sent: list[str]
     ) -> None:
         source = rereading_source(endpoint, file := File("older"))
-        file.text = "new\nold"
-        assert await value(source) == "for-old"
-        assert sso.sent_secrets == ["older", "new", "old"]
+        file.text = text
+        assert await value(source) == outcome
+        assert (sso.sent_secrets, file.reads) == (sent, 1)
 
     @pytest.mark.parametrize(
         ("answer", "outcome"),

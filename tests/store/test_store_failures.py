@@ -84,34 +84,41 @@ async def test_doctor_does_not_check_a_store_in_memory(doctor: Doctor) -> None:
     assert await doctor.findings("memory://") == []
 
 
-async def test_a_wrong_password_of_the_store_is_named(doctor: Doctor, server: RedisServer) -> None:
-    await server.command("ACL", "SETUSER", "gw", "on", ">right", "+@all")
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        (
+            (">right", "+@all"),
+            ("it does not accept the user or the password (AuthenticationError)", "store.url"),
+        ),
+        ((f">{PASSWORD}", "-@all", "+get"), ("may not use a command", "docs/operations.md")),
+    ],
+)
+async def test_what_the_user_of_the_store_lacks_is_named(
+    doctor: Doctor, server: RedisServer, user: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    await server.command("ACL", "SETUSER", "gw", "on", *user)
     found = await doctor.failure(server.url.replace("//", f"//gw:{PASSWORD}@"))
-    assert found.startswith("it does not accept the user or the password (AuthenticationError)")
-    assert "store.url" in found
+    assert [each for each in words if each not in found] == []
 
 
-async def test_a_missing_right_in_the_store_is_named(doctor: Doctor, server: RedisServer) -> None:
-    await server.command("ACL", "SETUSER", "gw", "on", f">{PASSWORD}", "-@all", "+get")
-    found = await doctor.failure(server.url.replace("//", f"//gw:{PASSWORD}@"))
-    assert "may not use a command" in found
-    assert "docs/operations.md" in found
-
-
-async def test_a_store_that_refuses_connections_is_named(doctor: Doctor) -> None:
-    found = await doctor.failure(f"redis://127.0.0.1:{free_port()}")
-    assert found.startswith("no connection")
-    assert "check host and port in store.url" in found
-
-
-async def test_a_missing_socket_of_the_store_is_named(doctor: Doctor, tmp_path: Path) -> None:
-    assert (await doctor.failure(f"unix://{tmp_path}/none")).startswith("no connection")
-
-
-async def test_an_unknown_host_of_the_store_is_named(doctor: Doctor) -> None:
-    found = await doctor.failure("redis://no-such-host.invalid")
-    assert found.startswith("its host name cannot be found")
-    assert "Check the spelling in store.url" in found
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://127.0.0.1:{port}", ("no connection", "check host and port in store.url")),
+        ("unix://{folder}/none", ("no connection",)),
+        (
+            "redis://no-such-host.invalid",
+            ("its host name cannot be found", "Check the spelling in store.url"),
+        ),
+    ],
+)
+async def test_a_store_that_is_not_there_is_named(
+    doctor: Doctor, tmp_path: Path, url: str, words: tuple[str, ...]
+) -> None:
+    found = await doctor.failure(url.format(port=free_port(), folder=tmp_path))
+    assert found.startswith(words[0])
+    assert words[-1] in found
 
 
 async def test_a_store_that_does_not_answer_is_named(doctor: Doctor, server: RedisServer) -> None:

@@ -159,37 +159,53 @@ def searchset(
 STORED = {**SENT, "id": "9", "meta": {"versionId": "3"}}
 
 
+OTHER = {**STORED, "status": "amended"}
+
+
+def packed(coding: bytes, pack: Callable[[bytes], bytes]) -> UpstreamResponse:
+    return UpstreamResponse.synthetic(
+        200, [JSON, (b"Content-Encoding", coding)], pack(json.dumps(STORED).encode())
+    )
+
+
 @pytest.mark.parametrize(
-    ("found", "verdict"),
+    ("method", "given", "verdict"),
     [
-        ((STORED,), PRESENT),
-        ((), ABSENT),
+        ("POST", searchset(STORED), PRESENT),
+        ("POST", searchset(), ABSENT),
         # Two results may share the number of an order.
-        (({**STORED, "status": "amended"},), INCONCLUSIVE),
-        ((STORED, {**STORED, "id": "10"}), INCONCLUSIVE),
+        ("POST", searchset(OTHER), INCONCLUSIVE),
+        ("POST", searchset(STORED, {**STORED, "id": "10"}), INCONCLUSIVE),
         # The server has ignored the parameter.
-        (({**STORED, "identifier": []},), INCONCLUSIVE),
+        ("POST", searchset({**STORED, "identifier": []}), INCONCLUSIVE),
+        ("POST", searchset(url="?_count=2"), INCONCLUSIVE),
+        ("POST", searchset(total=3), INCONCLUSIVE),
+        # It does not search, or refuses to.
+        ("POST", answer(200, SENT), INCONCLUSIVE),
+        *(("POST", answer(status), INCONCLUSIVE) for status in (403, 404, 501, 505)),
+        ("POST", page(403), INCONCLUSIVE),
+        ("PUT", answer(200, STORED), PRESENT),
+        ("PUT", packed(b"gzip", gzip.compress), PRESENT),
+        ("PUT", packed(b"x-gzip", gzip.compress), PRESENT),
+        ("PUT", packed(b"deflate", zlib.compress), PRESENT),
+        ("PUT", answer(200, OTHER), ABSENT),
+        ("PUT", answer(404), ABSENT),
+        ("PUT", answer(403), INCONCLUSIVE),
     ],
 )
-async def test_a_create_is_verified_by_its_identifier(
-    found: tuple[Any, ...], verdict: VerificationStatus
+async def test_a_write_is_verified_by_what_the_platform_has(
+    method: str, given: UpstreamResponse, verdict: VerificationStatus
 ) -> None:
-    platform = Platform(searchset(*found))
-    finding = await new_sender(platform).verify(ENTRY, request())
+    platform = Platform(given)
+    finding = await new_sender(platform).verify(ENTRY, request(method))
     assert finding.finding is verdict
-    assert platform.requests[0].target.startswith(
-        b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&"
-    )
+    if method == "PUT":
+        return
+    searched = b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&"
+    assert platform.requests[0].target.startswith(searched)
     if verdict is PRESENT:
         assert finding.response is not None
         assert dict(finding.response.fields)[b"Location"] == b"Observation/9"
-
-
-async def test_an_ignored_search_is_inconclusive() -> None:
-    ignored = (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT))
-    for response in ignored:
-        finding = await new_sender(Platform(response)).verify(ENTRY, request())
-        assert finding.finding is INCONCLUSIVE
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -211,28 +227,8 @@ async def test_a_verification_that_fails_at_the_platform_is_repeated(
     assert decision.affects_all_entries == result.is_outage == is_outage
 
 
-@pytest.mark.parametrize("given", [answer(501), answer(505), answer(403), page(403)])
-async def test_a_verification_that_the_platform_refuses_is_inconclusive(
-    given: UpstreamResponse,
-) -> None:
-    finding = await new_sender(Platform(given)).verify(ENTRY, request())
-    assert finding.finding is INCONCLUSIVE
-
-
 PLAIN: dict[str, Any] = {name: each for name, each in SENT.items() if name != "identifier"}
 CODE = b"code=a|1"
-
-
-async def verify_condition(
-    condition: bytes, body: Any, *answers: UpstreamResponse, **more: Any
-) -> tuple[VerificationStatus, int]:
-    """Return the finding about a conditional create, and the number of requests for it."""
-    platform = Platform(*answers)
-    finding = await new_sender(platform, **more).verify(
-        ENTRY, request(body=body, condition=condition)
-    )
-    assert finding.finding is not None
-    return finding.finding, len(platform.requests)
 
 
 async def test_a_declared_condition_needs_no_verification() -> None:
@@ -243,56 +239,55 @@ async def test_a_declared_condition_needs_no_verification() -> None:
     assert platform.requests == []
 
 
+CODED = {"statement": Statement(parameters=("code",))}
+UNDECLARED = {"statement": Statement(parameters=())}
+KEPT = {**PLAIN, "id": "9"}
+
+
 @pytest.mark.parametrize(
-    ("answers", "expected"),
+    ("condition", "body", "answers", "more", "expected"),
     [
-        ((searchset({**PLAIN, "id": "9"}, url="?code=a%7C1"),), PRESENT),
-        ((searchset(url="?code=a%7C1"),), ABSENT),
+        (CODE, PLAIN, [searchset(KEPT, url="?code=a%7C1")], CODED, PRESENT),
+        (CODE, PLAIN, [searchset(url="?code=a%7C1")], CODED, ABSENT),
         # The server ignored the condition, so that an empty result proves nothing.
-        ((searchset(url="?_count=2"),), INCONCLUSIVE),
-        ((searchset({**PLAIN, "id": "9"}, url="?_count=2"),), INCONCLUSIVE),
+        (CODE, PLAIN, [searchset(url="?_count=2")], CODED, INCONCLUSIVE),
+        (CODE, PLAIN, [searchset(KEPT, url="?_count=2")], CODED, INCONCLUSIVE),
         (
-            (searchset({**PLAIN, "status": "amended"}, url="?code=a"),),
+            CODE,
+            PLAIN,
+            [searchset({**PLAIN, "status": "amended"}, url="?code=a")],
+            CODED,
             INCONCLUSIVE,
         ),
+        # No match proves nothing where the search is not to be relied on; a match does.
+        (CODE, SENT, [searchset()], {"unfiltered": ("identifier",)}, INCONCLUSIVE),
+        (CODE, SENT, [searchset()], UNDECLARED, INCONCLUSIVE),
+        (CODE, SENT, [searchset(STORED)], UNDECLARED, PRESENT),
+        # Not searched at all: neither a match nor an empty result would prove anything.
+        (CODE, PLAIN, [], UNDECLARED, INCONCLUSIVE),
+        (CODE, PLAIN, [], {**CODED, "unfiltered": ("code",)}, INCONCLUSIVE),
+        (b"code=1&date=2", PLAIN, [], CODED, INCONCLUSIVE),
+        (
+            b"patient.identifier=1",
+            PLAIN,
+            [],
+            {"statement": Statement(parameters=("patient",))},
+            INCONCLUSIVE,
+        ),
+        (b"_has:x:y:z=1", PLAIN, [], CODED, INCONCLUSIVE),
     ],
 )
 async def test_other_conditions_are_verified_by_a_search(
-    answers: tuple[UpstreamResponse, ...], expected: VerificationStatus
+    condition: bytes,
+    body: dict[str, Any],
+    answers: list[UpstreamResponse],
+    more: dict[str, Any],
+    expected: VerificationStatus,
 ) -> None:
-    found = await verify_condition(CODE, PLAIN, *answers, statement=Statement(parameters=("code",)))
-    assert found == (expected, 1)
-
-
-@pytest.mark.parametrize(
-    ("condition", "more"),
-    [
-        (CODE, {"statement": Statement(parameters=())}),
-        (CODE, {"statement": Statement(parameters=("code",)), "unfiltered": ("code",)}),
-        (b"code=1&date=2", {"statement": Statement(parameters=("code",))}),
-        (b"patient.identifier=1", {"statement": Statement(parameters=("patient",))}),
-        (b"_has:x:y:z=1", {"statement": Statement(parameters=("code",))}),
-    ],
-)
-async def test_an_unreliable_condition_is_not_searched(
-    condition: bytes, more: dict[str, Any]
-) -> None:
-    """Neither a match nor an empty result would prove anything."""
-    assert await verify_condition(condition, PLAIN, **more) == (INCONCLUSIVE, 0)
-
-
-@pytest.mark.parametrize(
-    ("found", "more", "expected"),
-    [
-        ((), {"unfiltered": ("identifier",)}, INCONCLUSIVE),
-        ((), {"statement": Statement(parameters=())}, INCONCLUSIVE),
-        ((STORED,), {"statement": Statement(parameters=())}, PRESENT),
-    ],
-)
-async def test_no_match_is_inconclusive_for_an_unreliable_search(
-    found: tuple[Any, ...], more: dict[str, Any], expected: VerificationStatus
-) -> None:
-    assert await verify_condition(CODE, SENT, searchset(*found), **more) == (expected, 1)
+    platform = Platform(*answers)
+    queued = request(body=body, condition=condition)
+    finding = await new_sender(platform, **more).verify(ENTRY, queued)
+    assert (finding.finding, len(platform.requests)) == (expected, len(answers))
 
 
 DECLARING = {
@@ -400,22 +395,6 @@ async def test_a_bundle_is_verified_by_at_most_16_searches(creates: int, searche
 
 
 @pytest.mark.parametrize(
-    ("stored", "verdict"),
-    [
-        (answer(200, STORED), PRESENT),
-        (answer(200, {**STORED, "status": "amended"}), ABSENT),
-        (answer(404), ABSENT),
-        (answer(403), INCONCLUSIVE),
-    ],
-)
-async def test_an_update_is_compared_with_the_stored_resource(
-    stored: UpstreamResponse, verdict: VerificationStatus
-) -> None:
-    finding = await new_sender(Platform(stored)).verify(ENTRY, request("PUT"))
-    assert finding.finding is verdict
-
-
-@pytest.mark.parametrize(
     ("given", "effect", "cause", "is_for_all"),
     [
         (GatewayError(errors.UPSTREAM_UNREACHABLE), "none", "upstream-unreachable", True),
@@ -504,16 +483,3 @@ async def test_verification_is_repeated_after_a_response_that_is_no_fhir(
         ENTRY, request(method)
     )
     assert finding.cause == "upstream-non-fhir"
-
-
-@pytest.mark.parametrize(
-    ("coding", "pack"),
-    [(b"gzip", gzip.compress), (b"x-gzip", gzip.compress), (b"deflate", zlib.compress)],
-)
-async def test_compressed_responses_are_decoded(
-    coding: bytes, pack: Callable[[bytes], bytes]
-) -> None:
-    body = pack(json.dumps(STORED).encode())
-    stored = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], body)
-    finding = await new_sender(Platform(stored)).verify(ENTRY, request("PUT"))
-    assert finding.finding is PRESENT

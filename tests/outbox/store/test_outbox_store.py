@@ -355,7 +355,7 @@ async def test_a_late_delivery_and_another_change_are_atomic(
 ) -> None:
     recovery = RecoveryMode.RESEND if to is EntryState.SENDING else RecoveryMode.HOLD
     async with opened(place) as second:
-        for n in range(20):
+        for n in range(8):
             entry = await entry_with_expired_lease(place, store, recovery)
             other = claim(second) if to is EntryState.SENDING else second.apply_action(entry.id, to)
             both = [finish(store, ME, entry, EntryState.DELIVERED, DONE), other]
