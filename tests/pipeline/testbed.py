@@ -123,7 +123,11 @@ class Testbed:
     ) -> Evidence:
         """Send the request and return its evidence, including whether the connection was closed."""
         wire = wire or await self.open(gateway.address)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         reply = await (wire.read_response() if request is None else wire.fetch(request))
+        # Most defaults of the timeouts that a test shortens are longer.
+        assert loop.time() - began < 25
         token_requests = len(self.sso.requests)
         request_id = reply.header("x-request-id")
         received = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ OTHER = get("/fhir/Patient/1", "Accept: application/fhir+json")
 WRITE = post("/fhir/Patient", b'{"resourceType":"Patient"}')
 # Long enough for callers on a busy machine that do say something.
 SHORT = {"header_timeout": 1.5}
+
+
+@pytest.fixture(autouse=True)
+async def time_limit() -> AsyncIterator[None]:
+    """Fail where what ends a connection is not the short timeout, but `limits.keep_alive`."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    yield
+    assert loop.time() - began < 100
 
 
 async def test_a_connection_without_a_request_is_closed(start_gateway: StartGateway) -> None:
