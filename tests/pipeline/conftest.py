@@ -33,7 +33,13 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 # By a part of a test's path: it depends on the event loop; it waits for timeouts.
 _ON_BOTH = ("/test_tls_", "/test_listener", "/test_half_closed")
 _WAITING = (
-    *("/faults/", "/test_silent_callers", "/test_poisoned", "/test_forced_fetches"),
+    *(
+        "/faults/",
+        "/test_silent_callers",
+        "/test_poisoned",
+        "/test_forced_fetches",
+        "/test_half_closed",
+    ),
     *("/test_condition_guard", "/test_second_attempts", "/test_resilience", "/test_circuit_"),
     *("/test_kept_", "/test_upstream_pool", "/test_non_fhir", "/test_tls_handshake"),
     *("/test_listener.py::test_a_caller", "/test_listener.py::test_a_closed"),
