@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from gateway.audit.chain_verification import Fault
 from gateway.cli.usage import WORDS
 from gateway.i18n import DOMAINS, EMPTY_MESSAGE, LANGUAGES, Message, all_of, environment_language
 from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode, entry_view
+from tests.test_architecture import texts, trees
 from tests.tracked_files import tracked_files
 
 ROOT = Path(__file__).parents[1] / "gateway"
@@ -91,6 +93,12 @@ def computed() -> set[str]:
     }
 
 
+@functools.cache
+def nodes() -> list[tuple[str, Any]]:
+    """Return each node of the gateway's code with the name of its module."""
+    return [(name, node) for name, tree in trees().items() for node in ast.walk(tree)]
+
+
 def words(text: str) -> set[str]:
     """Return the words in Latin letters that are no names."""
     return set(WORD.findall(FILLED.sub(" ", text))) - NAMES
@@ -98,29 +106,23 @@ def words(text: str) -> set[str]:
 
 def test_messages_get_values_as_arguments() -> None:
     """No catalogue has a text that contains values."""
-    for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Message":
-                assert not isinstance((*node.args, None)[0], ast.JoinedStr), f"{path}:{node.lineno}"
+    for name, node in nodes():
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Message":
+            assert not isinstance((*node.args, None)[0], ast.JoinedStr), f"{name}:{node.lineno}"
 
 
 def test_code_has_no_translations() -> None:
     """Translators need no Python."""
-    found = [path for path in ROOT.rglob("*.py") if re.search("[Ѐ-ӿ]", path.read_text("utf-8"))]
-    assert found == []
+    assert [name for name, text in texts().items() if re.search("[Ѐ-ӿ]", text)] == []
 
 
 def test_code_has_no_markup() -> None:
     """Pages are templates, so that all values in them are escaped; scripts are files."""
-    for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found = re.search(
-                    r'</(?:[a-z]+)>|<(?:a|b|p|div|html|h[1-6]|svg|td|tr)[ >]|"use strict"',
-                    node.value,
-                )
-                # Patterns that are searched in responses are no pages.
-                assert found is None or path.name in ("search_parameters.py",), path
+    markup = re.compile(r'</(?:[a-z]+)>|<(?:a|b|p|div|html|h[1-6]|svg|td|tr)[ >]|"use strict"')
+    for name, node in nodes():
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # Patterns that are searched in responses are no pages.
+            assert not markup.search(node.value) or name.endswith(".search_parameters"), name
 
 
 @pytest.mark.parametrize("language", OTHERS)
@@ -240,15 +242,13 @@ def test_errors_that_are_shown_are_raised_with_messages() -> None:
 
     `OSError` and `ValueError` are raised by other programs.
     """
-    trees = {path: ast.parse(path.read_text("utf-8")) for path in ROOT.rglob("*.py")}
-    nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree)]
     bases = {
         node.name: [_name(base) for base in node.bases]
-        for _, node in nodes
+        for _, node in nodes()
         if isinstance(node, ast.ClassDef)
     }
     message = set()
-    for _, node in nodes:
+    for _, node in nodes():
         shows = isinstance(node, ast.ExceptHandler) and "exception_message(" in ast.unparse(node)
         if shows and node.name:
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
@@ -259,8 +259,8 @@ def test_errors_that_are_shown_are_raised_with_messages() -> None:
         return name in bases and (name in message or any(map(is_shown, bases[name])))
 
     bare = [
-        f"{path.name}:{node.lineno}: {ast.unparse(node)}"
-        for path, node in nodes
+        f"{name}:{node.lineno}: {ast.unparse(node)}"
+        for name, node in nodes()
         if isinstance(node, ast.Call) and is_shown(_name(node.func)) and node.args
         if isinstance(node.args[0], ast.JoinedStr)
         or (isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str))

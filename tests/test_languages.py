@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -111,6 +112,7 @@ def latin(text: str) -> set[str]:
     return {word.lower() for word in WORD.findall(NAME.sub(" ", FILLED.sub(" ", text)))}
 
 
+@functools.cache
 def words_of(language: str) -> set[str]:
     return set().union(*map(latin, texts_of(language)))
 

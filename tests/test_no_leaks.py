@@ -35,6 +35,7 @@ from tests.doubles.processes import GatewayProcess, start_gateway
 from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Response, TruncatedResponseError, Wire, get, post
+from tests.extent import left_to_ci
 
 CLIENT_SECRET = "s3cr3t+planted/of=the:client"
 TOKEN = "planted.token.of-the-sso"
@@ -213,10 +214,10 @@ def settings(platform: Platform, sso: Sso, auth_method: str) -> dict[str, Any]:
     return gateway_settings(
         platform.url,
         sso.token_url,
-        platform={"response_timeout": 2, "idle_timeout": 2},
+        platform={"response_timeout": 1, "idle_timeout": 1},
         sso={"timeout": 1},
         credentials={"default": {**client, "auth_method": auth_method}},
-        limits={"header_timeout": 2, "max_body_bytes": 5000},
+        limits={"header_timeout": 1, "max_body_bytes": 5000},
         retries={"backoff": 0.001},
         circuit_breaker={"min_requests": 100000},
         log={"level": "debug"},
@@ -298,7 +299,7 @@ async def test_descriptions_of_the_sso_are_for_operators_only(tmp_path: Path) ->
     assert CLIENT_SECRET not in "".join(told.values())
 
 
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", left_to_ci(REFUSALS, but=4))
 async def test_responses_of_a_rejecting_sso_do_not_leak(tmp_path: Path, name: str) -> None:
     async with Platform() as platform, Sso() as sso:
         sso.respond(REFUSALS[name])

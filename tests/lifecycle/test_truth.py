@@ -25,6 +25,7 @@ from tests.doubles.platform import Platform, PlatformConnection
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso
 from tests.doubles.wire import fetch, get
+from tests.extent import left_to_ci
 from tests.lifecycle.conftest import PATIENCE, Service, StartService
 
 CHECKED = {"admin": {"probe_interval": 1}}
@@ -260,7 +261,7 @@ async def cut(connection: PlatformConnection) -> None:
         (cut, "platform-fails"),
     ],
 )
-@pytest.mark.parametrize("calls", [0, 12])
+@pytest.mark.parametrize("calls", left_to_ci([0, 12], but=1))
 async def test_every_kind_of_total_failure_is_found(
     start_service: StartService,
     platform: Platform,
