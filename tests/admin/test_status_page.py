@@ -19,7 +19,6 @@ from gateway import __version__
 from gateway.admin.admin_server import build_application
 from gateway.admin.operators import Operators
 from gateway.admin.status_facts import StatusReporter
-from gateway.errors import REASONS
 from gateway.exchange import Exchange
 from gateway.guidance import COMPONENT_GUIDANCE, REASON_GUIDANCE
 from gateway.health.health import Health
@@ -388,11 +387,6 @@ async def test_facts_are_escaped(gateway: RunningGateway, aiohttp_client: Aiohtt
     assert HOSTILE not in pages[0]
     assert "&lt;script&gt;" in pages[0]
     assert Facts(pages[0]).tags == Facts(pages[1]).tags
-
-
-def test_every_reason_has_a_remedy() -> None:
-    reasons = {*REASONS, PLATFORM_ERROR, PLATFORM_REFUSAL}
-    assert [each for each in reasons if not COMPONENT_GUIDANCE[each].remedy] == []
 
 
 def test_requests_are_counted_for_an_hour(traffic: RecentRequests, clock: FakeClock) -> None:

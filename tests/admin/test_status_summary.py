@@ -9,10 +9,8 @@ import pytest
 
 from gateway.admin.page_rendering import format_duration, format_number, format_percentage
 from gateway.admin.status_page import page_facts, page_update
-from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES
-from gateway.health.evidence import ANSWERS, FAULTS
 from gateway.health.health import Component, judge_outbox
-from gateway.i18n import LANGUAGES, format_span
+from gateway.i18n import format_span
 from tests.doubles.gateway_states import VALID_TOKEN, GatewayState, StatusSources
 
 TOKEN: dict[str, Any] = {
@@ -143,21 +141,6 @@ def test_an_sso_without_a_response_is_unknown() -> None:
 )
 def test_each_state_of_the_platform(state: str, reason: str, expected: str) -> None:
     assert expected in seen(platform={**FACTS["platform"], "state": state, "reason": reason})
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize(
-    "reason",
-    [
-        *(ANSWERS, *FAULTS, "untried", "many-errors", "many-refusals"),
-        *("sso-unavailable", "audit-unavailable", "shutting-down"),
-    ],
-)
-def test_every_reason_has_a_text(language: str, reason: str) -> None:
-    if reason not in ("sso-unavailable", "audit-unavailable", "shutting-down"):
-        assert PLATFORM_CAUSES[reason].in_language(language)
-    if reason != "answers":
-        assert COMPONENT_GUIDANCE[reason].meaning.in_language(language)
 
 
 def test_the_last_probe_is_shown() -> None:

@@ -162,10 +162,6 @@ def test_a_user_is_an_agent() -> None:
     assert {"system": "urn:dhp-gateway:user", "value": "aziza"} in users
 
 
-def test_records_of_files_have_no_event() -> None:
-    assert audit_event({"event": "rotation", "timestamp": RECORD["timestamp"]}, PARTIES) is None
-
-
 def test_a_user_named_by_the_client_is_marked() -> None:
     said = {"user": "d", "user_asserted": True, "purpose": "ETREAT", "token_id": "t-1"}
     client, _, person = event_of(**said)["agent"]

@@ -154,4 +154,5 @@ def test_events_without_a_user_do_not_claim_the_profile(name: str) -> None:
 
 
 def test_records_of_files_have_no_event() -> None:
-    assert national_event({"event": "rotation", "timestamp": RECORD["timestamp"]}, PARTIES) is None
+    record = {"event": "rotation", "timestamp": RECORD["timestamp"]}
+    assert audit_event(record, PARTIES) is national_event(record, PARTIES) is None

@@ -11,7 +11,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import trustme
 
 from gateway.app.observability_setup import open_trail, repository_writer
 from gateway.audit.audit_trail import WriterAuditTrail
@@ -25,7 +24,6 @@ from gateway.audit.repository_sink import (
 from gateway.clock import TimeSource
 from gateway.config.settings import Settings
 from tests.audit.conftest import MAX_WAIT, handed_over
-from tests.doubles.certificates import client_context, server_context
 from tests.doubles.repository import Repository
 
 
@@ -316,24 +314,6 @@ async def test_retry_after_prolongs_the_delay(
             await asyncio.to_thread(sink.write, lines(1))
         assert sink._not_before - now[0] == pause
         now[0] = sink._not_before
-
-
-@pytest.mark.parametrize("known", [True, False])
-async def test_the_certificate_is_verified(known: bool) -> None:
-    authority = trustme.CA()
-    repository = Repository(tls=server_context(authority if known else trustme.CA()))
-    try:
-        async with aiohttp.ClientSession() as session:
-            post = RepositoryClient(session, repository.url, tls=client_context(authority))
-            sink = RepositorySink(repository.url, post, lambda *_: None)
-            if known:
-                await asyncio.to_thread(sink.write, lines(1))
-            else:
-                with pytest.raises(SinkError, match="ClientConnectorCertificateError"):
-                    await asyncio.to_thread(sink.write, lines(1))
-        assert len(repository.batches) == known
-    finally:
-        repository.close()
 
 
 @pytest.mark.parametrize(("profile", "claims"), [("base", False), ("uz-core", True)])

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import trustme
 import yaml
 from aiohttp import web
 from pytest_aiohttp import AiohttpRawServer
@@ -405,53 +404,32 @@ async def test_each_reason_for_skipping_is_printed_once(setup: DoctorSetup) -> N
     assert codes == {"token": 2, "clock": 1, "platform-metadata": 1}
 
 
-async def test_an_untrusted_certificate_names_ca_file(setup: DoctorSetup) -> None:
-    context, _ = tls_platform("localhost")
-    async with Platform(tls=context) as double:
-        setup.settings["platform"]["fhir_base_url"] = double.url
-        failed = await setup.failed()
-    assert list(failed) == ["platform TLS"]
-    assert "not trusted" in failed["platform TLS"]
-    assert "platform.ca_file" in failed["platform TLS"]
+PAST = {"not_after": datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)}
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "problem"),
+    ("name", "options", "is_trusted", "words"),
     [
-        pytest.param("other.example", {}, "another host", id="another name"),
-        pytest.param(
-            "localhost",
-            {"not_after": datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)},
-            "not valid at this time",
-            id="expired",
-        ),
+        ("localhost", {}, True, []),
+        ("localhost", {}, False, ["not trusted", "platform.ca_file"]),
+        ("other.example", {}, True, ["another host"]),
+        ("localhost", PAST, True, ["not valid at this time"]),
     ],
+    ids=["valid", "of an unknown CA", "of another name", "expired"],
 )
-async def test_a_trusted_certificate_that_is_invalid_is_reported(
-    setup: DoctorSetup, name: str, options: dict[str, Any], problem: str
+async def test_an_invalid_certificate_of_the_platform_is_reported(
+    setup: DoctorSetup, name: str, options: dict[str, Any], is_trusted: bool, words: list[str]
 ) -> None:
     context, authority = tls_platform(name, **options)
     async with Platform(tls=context) as double:
-        setup.settings["platform"]["fhir_base_url"] = double.url
-        setup.settings["platform"]["ca_file"] = trust(authority, setup.folder)
-        failed = await setup.failed()
-    assert list(failed) == ["platform TLS"]
-    assert problem in failed["platform TLS"]
-
-
-async def test_a_certificate_of_the_configured_ca_passes(setup: DoctorSetup) -> None:
-    context, authority = tls_platform("localhost")
-    async with Platform(tls=context) as double:
         double.respond(fhir(STATEMENT))
         setup.settings["platform"]["fhir_base_url"] = double.url
-        setup.settings["platform"]["ca_file"] = trust(authority, setup.folder)
-        assert await setup.failed() == {}
-
-
-def trust(authority: trustme.CA, folder: Path) -> str:
-    file = folder / "ca.pem"
-    authority.cert_pem.write_to_path(file)
-    return str(file)
+        if is_trusted:
+            authority.cert_pem.write_to_path(setup.folder / "ca.pem")
+            setup.settings["platform"]["ca_file"] = str(setup.folder / "ca.pem")
+        failed = await setup.failed()
+    assert list(failed) == (["platform TLS"] if words else [])
+    assert all(each in failed["platform TLS"] for each in words)
 
 
 @pytest.mark.parametrize(

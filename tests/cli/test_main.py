@@ -60,20 +60,6 @@ async def test_check_accepts_good_settings(tmp_path: Path) -> None:
     assert "https://playground.dhp.uz/fhir" in result.out
 
 
-async def test_check_prints_every_problem_on_a_line_of_its_own(tmp_path: Path) -> None:
-    wrong = {"listen": {"adress": SECRET}, "log": {"level": SECRET}, "retries": {"max_attempts": 0}}
-    environ = {"DHP_GATEWAY_SSO__TIMEOUT": "-1", "DHP_GATEWAY_NONE": "x"}
-    result = await dhp("check", "--config", write(tmp_path, wrong), environ=environ)
-    assert result.code == 2
-    assert {line.partition(":")[0] for line in result.out.splitlines()} == {
-        "listen.adress",
-        "log.level",
-        "retries.max_attempts",
-        "sso.timeout",
-        "DHP_GATEWAY_NONE",
-    }
-
-
 COMMANDS = ["check", "doctor", "token", "healthcheck", "run", "outbox list"]
 
 

@@ -90,6 +90,24 @@ async def test_lang_is_recognised_in_a_line_with_usage_errors(arguments: Sequenc
     assert "Xato: " in (await run_in(*arguments, language="ru")).err
 
 
+@pytest.mark.parametrize(
+    ("before", "behind", "lang", "word"),
+    [
+        ((), (), "", "no settings file"),
+        ((), (), "ru_RU.UTF-8", "нет файла настроек"),
+        ((), ("--lang", "uz"), "ru_RU.UTF-8", "sozlamalar fayli yo‘q"),
+        (("--lang", "ru"), (), "", "нет файла настроек"),
+        (("--lang", "ru"), ("--lang", "en"), "", "no settings file"),
+    ],
+)
+async def test_the_option_lang_overrides_the_environment(
+    before: Sequence[str], behind: Sequence[str], lang: str, word: str
+) -> None:
+    environ = {"LC_ALL": "", "LC_MESSAGES": "", "LANG": lang}
+    result = await dhp(*before, "check", *behind, environ=environ, places=[])
+    assert result.out.startswith(word)
+
+
 async def test_lang_is_recognised_behind_help() -> None:
     before = await run_in("run", "--lang", "ru", "--help", language="uz")
     behind = await run_in("run", "--help", "--lang", "ru", language="uz")

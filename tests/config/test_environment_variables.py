@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.config.loader import SettingsError, load_settings
 from gateway.config.settings import Settings
-from gateway.config.sources import merge, variable_name
+from gateway.config.sources import variable_name
 
 FILE = """
 environment: dhp-playground
@@ -226,21 +226,3 @@ def test_variables_override_a_file_setting_by_setting(
     environ = {variable_name(path): _text(value) for path, value in in_environment.items()}
     expected = _tree({**required, **in_file, **in_environment})
     assert load_settings(file, environ) == Settings.model_validate(expected)
-
-
-TREES = st.recursive(
-    st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
-)
-GROUPS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
-
-
-@given(GROUPS, GROUPS, GROUPS)
-def test_merging_is_associative_and_pure(
-    one: dict[str, Any], two: dict[str, Any], three: dict[str, Any]
-) -> None:
-    before = json.dumps([one, two])
-    once = merge(one, two)
-    assert json.dumps([one, two]) == before
-    assert merge(once, {}) == once
-    if all(isinstance(v, dict) for layer in (one, two, three) for v in layer.values()):
-        assert merge(once, three).keys() == merge(one, merge(two, three)).keys()

@@ -37,15 +37,6 @@ def test_search_paths() -> None:
     assert search_paths({}) == (Path("/etc/dhp-gateway/gateway.yaml"), Path("gateway.yaml"))
 
 
-def test_a_file_in_the_working_directory_is_shown_with_its_absolute_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "gateway.yaml").write_text(GOOD)
-    found = SettingsSource.discover(None, {}, [Path("gateway.yaml")])
-    assert str(found) == f"{tmp_path / 'gateway.yaml'} (found as ./gateway.yaml)"
-
-
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[None]:
     """Root may read everything, and does for a moment without that."""
@@ -87,14 +78,6 @@ def test_an_unreadable_file_is_not_skipped(open_folder: Path, kind: str) -> None
     finally:
         folder.chmod(0o700)
     assert caught.value.problems[0].key == str(file)
-
-
-def test_without_settings_the_search_paths_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError) as caught:
-        SettingsSource.discover(None, {"DHP_GATEWAYS": "x"}, [tmp_path / "a.yaml"]).load()
-    told = str(caught.value)
-    assert told.startswith("no settings file: use --config FILE. No file at ")
-    assert str(tmp_path / "a.yaml") in told
 
 
 def test_utf_16_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

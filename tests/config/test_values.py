@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docs.generators.settings_page import format_size
 from gateway.config.value_types import InvalidValueError, ListenAddress, parse_address, parse_size
 from gateway.field_values import is_host
 
@@ -17,20 +16,6 @@ UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 10**6, "KiB": 2**10, "MiB": 2**20, "Gi
 def test_a_size_is_its_number_times_its_unit(number: int, unit: str, space: str) -> None:
     text = f"{number}{space}{unit}" if unit else str(number)
     assert parse_size(text) == number * UNITS[unit]
-
-
-# A text has at most 15 digits.
-@given(st.integers(0, 10**18))
-def test_a_formatted_size_is_read_back_the_same(size: int) -> None:
-    text = format_size(size)
-    assert parse_size(int(text) if text.isdigit() else text) == size
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0"), (1, "1"), (1023, "1023"), (1024, "1KiB"), (3 << 20, "3MiB")]
-)
-def test_a_size_is_written_with_the_largest_unit_that_fits(size: int, text: str) -> None:
-    assert format_size(size) == text
 
 
 @pytest.mark.parametrize(

@@ -609,21 +609,8 @@ def test_without_a_token_the_gateway_is_not_ready(
 def test_an_audit_that_blocks_makes_the_gateway_not_ready(simulation: Simulation) -> None:
     simulation.is_audit_available = False
     components = simulation.health.components()
-    assert readiness(components) == (
-        False,
-        {
-            "ready": False,
-            "failing": ["audit"],
-            "checks": {
-                "token": "ok",
-                "circuit": "ok",
-                "platform": "ok",
-                "audit": "failed",
-                "shutdown": "ok",
-            },
-            "degraded": {},
-        },
-    )
+    ready, body = readiness(components)
+    assert (ready, body["failing"], body["checks"]["audit"]) == (False, ["audit"], "failed")
     assert usability(components) == (False, "audit-unavailable")
     assert worst(components).reason == "audit-unavailable"
 

@@ -207,21 +207,6 @@ async def test_a_changed_secret_is_noticed_without_a_signal(
     assert platform.requests[-1].header("authorization") == "Bearer token-2"
 
 
-async def test_the_old_token_is_used_while_the_sso_rejects_the_new_secret(
-    start_service: StartService, platform: Platform, sso: Sso, tmp_path: Path
-) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("right")
-    service = await start_service.ready(**secret_in(secret))
-    sso.respond(oauth_error("invalid_client", 401))
-    secret.write_text("wrong")
-    await sso.wait_for_requests(2)
-    await wait_until_reloaded(service, 1)
-    assert (await service.operators("/readyz"))[0] == 200
-    assert (await fetch(service.address, get("/fhir/Patient/1"))).status == 200
-    assert platform.requests[-1].header("authorization") == "Bearer token-1"
-
-
 async def test_a_rejected_secret_is_read_again_before_an_error(
     start_service: StartService, sso: Sso, tmp_path: Path
 ) -> None:
