@@ -86,6 +86,8 @@ async def test_a_healthy_gateway(gateway: RunningGateway) -> None:
     answer, _ = await get(f"{gateway.url}/Patient/1")
     assert answer.status == 200
     facts = await gateway.facts()
+    assert facts["contact"] is None
+    assert "Whom to call" not in (await gateway.admin_page("/status?lang=en"))[1]
     assert facts["care"] == {
         "answer": "yes",
         "reason": "fine",
@@ -477,9 +479,3 @@ async def test_the_page_says_whom_to_call_and_where_the_runbook_is(
     assert f'<a href="{runbook}">Инструкция для дежурных</a>' in page
     assert facts["contact"] == facts["settings"]["admin.contact"] == contact
     assert facts["runbook_url"] == runbook
-
-
-async def test_a_page_without_a_contact_does_not_speak_of_one(gateway: RunningGateway) -> None:
-    _, page = await gateway.admin_page("/status?lang=en")
-    assert "Whom to call" not in page
-    assert (await gateway.facts())["contact"] is None

@@ -145,12 +145,6 @@ def test_a_line_completed_during_verification_counts(path: Path) -> None:
     assert verify_files(files(path), continue_writing).fault is None
 
 
-def test_an_empty_file_is_intact(tmp_path: Path) -> None:
-    (tmp_path / "audit.jsonl").touch()
-    verdict = verify_files([tmp_path / "audit.jsonl"])
-    assert (verdict.fault, verdict.first, verdict.records) == (None, None, 0)
-
-
 def test_a_rotation_after_the_files_were_listed_is_no_gap(path: Path) -> None:
     listed = files(path)
     append(path, 30, rotate_bytes=2100)

@@ -165,14 +165,6 @@ def test_truncated_records_are_reported_after_a_restart(path: Path, kept: int) -
         assert verdict.first == 4
 
 
-def test_a_second_gateway_cannot_open_the_file(path: Path) -> None:
-    first = open_sink(path)
-    with pytest.raises(BlockingIOError):
-        open_sink(path)
-    first.close()
-    open_sink(path).close()
-
-
 @pytest.mark.parametrize("content", [b'{"event":"start"}\n', b"x\ny\n", b"\0" * 2_000_000])
 def test_a_file_without_a_chain_is_rejected_unchanged(path: Path, content: bytes) -> None:
     path.write_bytes(content)

@@ -36,23 +36,15 @@ def test_a_ready_made_file_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_lacks_the_client_id_only(name: str) -> None:
+    """It has the secret's file, and leads to real patients only where its name says so."""
     with pytest.raises(SettingsError) as caught:
         load_settings(ROOT / name, {})
     assert [problem.key for problem in caught.value.problems] == ["credentials.default.client_id"]
-    assert load_settings(ROOT / name, CLIENT_ID).credentials["default"].client_id == "hospital-17"
-
-
-@pytest.mark.parametrize("name", [each for each in TEMPLATES if "production" not in each])
-def test_a_template_names_the_playground(name: str) -> None:
-    """No first request goes to real patients because a setting was left unchanged."""
-    assert load_settings(ROOT / name, CLIENT_ID).environment == "dhp-playground"
-
-
-@pytest.mark.parametrize("name", ["playground", "production"])
-def test_a_ready_made_file_holds_no_secret(name: str) -> None:
-    credential = load_settings(CONFIG / f"{name}.yaml", CLIENT_ID).credentials["default"]
-    assert credential.client_secret is None
-    assert credential.client_secret_file is not None
+    settings = load_settings(ROOT / name, CLIENT_ID)
+    credential = settings.credentials["default"]
+    assert credential.client_id == "hospital-17"
+    assert (credential.client_secret, credential.client_secret_file is None) == (None, False)
+    assert (settings.environment == "dhp-playground") is ("production" not in name)
 
 
 def compare(values: Any, section: Section, path: str) -> None:

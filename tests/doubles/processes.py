@@ -123,21 +123,26 @@ def start(
 ) -> Process:
     """Start a program; its output goes to `directory` as NAME.out and NAME.err.
 
-    The gateway is forked from a waiting process, except where it gets variables or descriptors.
+    The gateway is forked from a waiting process, except where it gets descriptors, or variables
+    that Python reads.
     """
     stdout_file, stderr_file = directory / f"{name}.out", directory / f"{name}.err"
     program, *arguments = map(str, command)
+    variables = {**os.environ, **(environment or {})}
+    is_python_changed = any(name.startswith("PYTHON") for name in environment or {})
     with stdout_file.open("wb") as stdout, stderr_file.open("wb") as stderr:
         popen: subprocess.Popen[bytes] | ForkedGateway
-        if program == str(GATEWAY_COMMAND) and not environment and not pass_fds:
-            popen = ForkedGateway(arguments, stdout=stdout_file, stderr=stderr_file)
+        if program == str(GATEWAY_COMMAND) and not is_python_changed and not pass_fds:
+            popen = ForkedGateway(
+                arguments, stdout=stdout_file, stderr=stderr_file, environment=variables
+            )
         else:
             popen = subprocess.Popen(
                 [program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                env={**os.environ, **(environment or {})},
+                env=variables,
                 pass_fds=tuple(pass_fds),
             )
     return Process(popen, stdout_file, stderr_file)

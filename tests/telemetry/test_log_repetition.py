@@ -84,14 +84,6 @@ def test_suppressed_lines_are_reported_without_a_later_line():
     assert not limit.is_counting
 
 
-def test_suppressed_lines_are_reported_at_the_end():
-    limit = LogRateLimit(clock=lambda: 0.0)
-    for number in range(11):
-        limit.filter(rejection(errors.BAD_REQUEST, number))
-    assert limit.is_counting
-    assert len(limit.summaries(at_end=True)) == 1
-
-
 def test_the_number_of_counted_messages_is_bounded():
     limit = LogRateLimit(clock=lambda: 0.0)
     assert all(limit.filter(record("asyncio", str(number))) for number in range(5000))
