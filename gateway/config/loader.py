@@ -66,12 +66,13 @@ class SettingsError(Exception):
 def load_admin_address(path: Path | None, environ: Mapping[str, str]) -> ListenAddress:
     """Return `admin.address`, whatever the other settings are; the default for an unusable one.
 
-    Raises `SettingsError` for a file that cannot be read or is no YAML.
+    Raises `SettingsError` for a file that cannot be read or is no YAML, if no variable has it.
     """
     document = read_yaml(path) if path is not None else YamlDocument()
-    if document.problems and not document.values:
+    variables = read_environment(environ, document.values).values
+    if document.problems and not document.values and "admin" not in variables:
         raise SettingsError(document.problems)
-    admin = merge(document.values, read_environment(environ, document.values).values).get("admin")
+    admin = merge(document.values, variables).get("admin")
     try:
         return parse_address(admin.get("address") if isinstance(admin, dict) else None)
     except InvalidValueError:

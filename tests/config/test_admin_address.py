@@ -44,8 +44,12 @@ def test_an_unusable_address_gives_the_default(tmp_path: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize("text", ["admin: [\n", "- a", "admin: {address: 'never ended\n", None])
-def test_an_unreadable_file_is_a_problem(tmp_path: Path, text: str | None) -> None:
+def test_an_unreadable_file_is_a_problem_without_the_variable(
+    tmp_path: Path, text: str | None
+) -> None:
     if text is not None:
         (tmp_path / "gateway.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError, match=r"gateway\.yaml"):
-        load_admin_address(tmp_path / "gateway.yaml", {VARIABLE: "127.0.0.1:2"})
+        load_admin_address(tmp_path / "gateway.yaml", {})
+    with_variable = load_admin_address(tmp_path / "gateway.yaml", {VARIABLE: "127.0.0.1:2"})
+    assert str(with_variable) == "127.0.0.1:2"
