@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 # Seconds.
 _SWEEP_INTERVAL: Final = 0.2
-# Seconds for which a request waits before a response to a slow reader is aborted.
+# Seconds for which a request waits before a response to a slow reader is aborted, at most half of
+# those for which it waits for a connection at all.
 _PATIENCE: Final = 1.0
 # Seconds. Load balancers allow more, so that a request seldom meets a connection being closed.
 _IDLE_TIMEOUT: Final = 15.0
@@ -347,8 +348,9 @@ class UpstreamPool:
 
     def _sweep(self) -> None:
         now = self._clock()
+        since = now - min(_PATIENCE, self._connect_timeout / 2)
         self.slow_readers.sample(
-            is_awaited=any(now - queue[0].since >= _PATIENCE for queue in self._waiters.values())
+            is_awaited=any(queue[0].since <= since for queue in self._waiters.values())
         )
         for connection in tuple(self._active):
             if connection.deadline <= now:
