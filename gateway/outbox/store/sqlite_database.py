@@ -160,7 +160,9 @@ class SqliteDatabase:
 
     def _write_with_reserve(self, work: Callable[[sa.Connection], _T]) -> _T:
         """Return what a transaction returns; if the disk is full, in the space of the reserve."""
-        self._reserve.make()
+        # What is delivered does not need the file.
+        with contextlib.suppress(OSError):
+            self._reserve.make()
         try:
             return self._write(work)
         except OutboxDiskFullError:
@@ -182,7 +184,8 @@ class SqliteDatabase:
         except OutboxDiskFullError:
             if adds:
                 raise OutboxFullError(DISK_FULL) from None
-            await self._in_thread(self._reserve.give_up)
+            with translate_errors():
+                await self._in_thread(self._reserve.give_up)
             raise
 
     @contextlib.asynccontextmanager
@@ -194,7 +197,7 @@ class SqliteDatabase:
 
             def run(work: Callable[..., Any], args: tuple[object, ...]) -> Any:
                 if not begun:
-                    if not self._reserve.admits(adds) and adds:
+                    if adds and not self._reserve.admits(adds):
                         raise OutboxDiskFullError(DISK_FULL)
                     begun.append(self._begin_writing())
                 return work(begun[0], *args)
@@ -319,8 +322,8 @@ def _retry_races(use: Callable[[], None], clock: Callable[[], float]) -> None:
     """Use a file which other processes may be the first to use, with retries for `BUSY_TIMEOUT`.
 
     While another process creates the tables of a new file, the switch to WAL mode fails at once,
-    whatever the busy timeout. A log beside a file without pages, as `DiskReserve` makes it, is
-    deleted by SQLite, and fails where another process has deleted it first.
+    whatever the busy timeout. A log beside a file without pages is deleted by SQLite, and fails
+    where another process has deleted it first.
     """
     until = clock() + BUSY_TIMEOUT
     while True:
