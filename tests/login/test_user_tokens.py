@@ -34,7 +34,9 @@ async def test_the_users_token_is_forwarded_without_cookies(setup: LoginSetup) -
 
 
 async def test_a_read_is_cancelled_when_its_user_disconnects() -> None:
-    async with between_doubles(platform={"max_connections": 1, "connect_timeout": 5}) as setup:
+    async with between_doubles(
+        platform={"max_connections": 1, "connect_timeout": 20}, limits={"half_closed": 1}
+    ) as setup:
         browser, platform, scene = setup.browser, setup.platform, setup.scene
         await signed_in(browser)
         cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies().items())

@@ -19,7 +19,7 @@ from tests.interop.sso.front import TokenRequest
 from tests.interop.sso.part import ScenarioPart
 from tests.interop.sso.stage import Stage
 
-IDLE = 2
+IDLE = 5
 RENEWALS = 2
 _ASK = """fetch(%s, {credentials: 'include', ...%s}).then(async (answer) => ({
   status: answer.status, reason: answer.headers.get('X-Gateway-Error'), text: await answer.text()
