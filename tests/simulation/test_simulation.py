@@ -31,7 +31,7 @@ _FOUND = (
     "a power failure tears the audit",
     "a verification meets a failing platform",
 )
-_NEW_SECONDS = float(os.environ.get("DHP_SIMULATION_SECONDS") or seconds(120.0, 3600.0))
+_NEW_SECONDS = float(os.environ.get("DHP_SIMULATION_SECONDS") or seconds(60.0, 3600.0))
 # Planted faults that a few seeds find: the scenario, and a number of seeds that is enough.
 _QUICK_FAULTS = (
     ("two token requests at a time", "tokens", 10),
